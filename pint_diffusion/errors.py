@@ -1,0 +1,25 @@
+"""The ways a run can end other than well, each with its exit code."""
+
+from __future__ import annotations
+
+
+class PintError(Exception):
+    """Base of the errors that are told to the user in one sentence, without a traceback."""
+
+    exit_code = 1
+
+
+class InputError(PintError):
+    """Something the user gave can't be used: says what, where, and what to do."""
+
+    exit_code = 2
+
+
+class NetworkError(PintError):
+    """The network returned NaN, infinity or the wrong shape in mid-run."""
+
+    exit_code = 4
+
+
+EXIT_NOT_CONVERGED = 3
+"""Exit code of a run whose iterations were used up before the tolerance was met."""
