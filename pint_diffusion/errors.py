@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+EXIT_NOT_CONVERGED = 3
+"""Exit code of a run whose iterations were used up before the tolerance was met."""
+
 
 class PintError(Exception):
     """Base of the errors that are told to the user in one sentence, without a traceback."""
@@ -21,5 +24,9 @@ class NetworkError(PintError):
     exit_code = 4
 
 
-EXIT_NOT_CONVERGED = 3
-"""Exit code of a run whose iterations were used up before the tolerance was met."""
+class PeerFailure(PintError):
+    """Another rank failed; that rank knows why."""
+
+
+class TransportError(Exception):
+    """Messages can no longer be moved, so the ranks can't agree on anything any more."""

@@ -1,0 +1,133 @@
+"""The command line: ``pint-diffusion sample | export | check``."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from pydantic import Field
+from pydantic_settings import CliPositionalArg, SettingsConfigDict
+
+from pint_diffusion.config import FromCommandLine, parse, parse_run
+from pint_diffusion.errors import EXIT_NOT_CONVERGED, InputError, PintError
+from pint_diffusion.models import check_spec
+from pint_diffusion.runtime.world import World, open_world, read_launcher
+
+HELP = """\
+usage: pint-diffusion COMMAND [options]
+
+Parallel-in-time sampling of diffusion models.
+
+commands:
+  sample   draw samples with pipelined Parareal (or sequentially), write files and pictures
+  export   draw the pictures of a finished run again
+  check    say what MPI, the launcher, the devices and the libraries are, and what is wrong
+
+'pint-diffusion COMMAND --help' lists the options of a command. Several ranks are started by an
+MPI launcher: mpiexec -n 4 pint-diffusion sample ...
+
+exit codes: 0 done, 1 failed, 2 bad input, 3 tolerance not reached, 4 network returned NaN or the
+wrong shape
+"""
+
+
+class Export(FromCommandLine):
+    """Draw the pictures of a finished run again."""
+
+    model_config = SettingsConfigDict(cli_prog_name="pint-diffusion export")
+
+    run: CliPositionalArg[Path] = Field(description="folder of the run")
+    out: Path | None = Field(None, description="folder of the pictures; the run's if not given")
+
+
+class Check(FromCommandLine):
+    """Say what MPI, the launcher, the devices and the libraries are, and what is wrong."""
+
+    model_config = SettingsConfigDict(cli_prog_name="pint-diffusion check")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command and return its exit code."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    world = World()
+    launcher = read_launcher()
+    speaks = launcher is None or launcher.rank == 0
+
+    def open_once(transport: str) -> World:
+        nonlocal world
+        world = open_world(transport)  # type: ignore[arg-type]
+        return world
+
+    try:
+        return _run(arguments, speaks, open_once)
+    except PintError as error:
+        if speaks:
+            print(f"pint-diffusion: error: {error}", file=sys.stderr, flush=True)
+        return error.exit_code
+    except (Exception, KeyboardInterrupt):
+        # The other ranks may be anywhere, so there is no agreeing with them.
+        print(f"pint-diffusion: rank {world.rank} on {world.host} failed", file=sys.stderr)
+        traceback.print_exc()
+        world.abort(1)
+        raise
+
+
+def _run(arguments: list[str], speaks: bool, open_once: Callable[[str], World]) -> int:
+    command = arguments[0] if arguments else "--help"
+    if command in ("-h", "--help"):
+        if speaks:
+            print(HELP, end="")
+        return 0
+    commands = {"sample": _sample, "export": _export, "check": _check}
+    if command not in commands:
+        raise InputError(
+            f"unknown command {command!r}: it is one of {', '.join(commands)}; "
+            "see pint-diffusion --help"
+        )
+    try:
+        return commands[command](arguments[1:], speaks, open_once)
+    except SystemExit as finished:  # --help
+        return int(finished.code or 0)
+
+
+def _sample(arguments: list[str], speaks: bool, open_once: Callable[[str], World]) -> int:
+    settings = parse_run(arguments)
+    if settings.print_config:
+        if speaks:
+            print(settings.to_yaml(), end="")
+        return 0
+    check_spec(settings.model)
+    world = open_once(settings.transport)
+    # torch comes in here, once nothing that can be said without it is wrong
+    from pint_diffusion.job import run_job
+    from pint_diffusion.report.summary import summary_table
+
+    record = run_job(settings, world)
+    if record is not None:
+        print(summary_table(record))
+        print(f"files and pictures are in {settings.out}{os.sep}", flush=True)
+    converged = world.share(record is None or bool(record.facts["converged"]))
+    return 0 if converged else EXIT_NOT_CONVERGED
+
+
+def _export(arguments: list[str], speaks: bool, open_once: Callable[[str], World]) -> int:
+    settings = parse(Export, arguments)
+    if speaks:
+        from pint_diffusion.report import draw_pictures
+        from pint_diffusion.store.master import read_run
+
+        folder = settings.out or settings.run
+        folder.mkdir(parents=True, exist_ok=True)
+        for path in draw_pictures(read_run(settings.run), folder):
+            print(path)
+    return 0
+
+
+def _check(arguments: list[str], speaks: bool, open_once: Callable[[str], World]) -> int:
+    parse(Check, arguments)
+    from pint_diffusion.runtime.check import check
+
+    return check(open_once)

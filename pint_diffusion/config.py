@@ -1,0 +1,205 @@
+"""The settings of a run: one typed tree, from a YAML file, overridden by flags."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import yaml
+from pydantic import Field, PositiveInt, ValidationError, model_validator
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+)
+
+from pint_diffusion.errors import InputError
+
+Parsed = TypeVar("Parsed", bound="FromCommandLine")
+_OWN_FLAGS = ("config", "print_config")
+
+
+class FromCommandLine(BaseSettings):
+    """Settings that are read from flags, and never from environment variables."""
+
+    model_config = SettingsConfigDict(
+        extra="forbid",
+        frozen=True,
+        cli_kebab_case=True,
+        cli_implicit_flags=True,
+        cli_exit_on_error=False,
+        cli_hide_none_type=True,
+        cli_avoid_json=True,
+    )
+
+    @classmethod
+    def settings_customise_sources(
+        cls, settings_cls: type[BaseSettings], init_settings: PydanticBaseSettingsSource, **_: Any
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Take what is given; flags override it."""
+        return (init_settings,)
+
+
+class Settings(FromCommandLine):
+    """Draw samples from a diffusion model, parallel in time."""
+
+    model_config = SettingsConfigDict(cli_prog_name="pint-diffusion sample")
+
+    model: str | None = Field(
+        None,
+        description="network: a folder with a diffusers UNet2DModel, gmm:FILE.npz, "
+        "module:factory or path/to/file.py:factory; the bundled network if not given",
+    )
+    steps: PositiveInt = Field(64, description="fine steps N from noise to data")
+    slices: PositiveInt | None = Field(
+        None,
+        description="time slices M; the number of ranks if not given, in one process sqrt(N)",
+    )
+    bounds: tuple[int, ...] | None = Field(
+        None, description="slice boundaries as M + 1 step indices, 0,...,N; even if not given"
+    )
+    samples: PositiveInt = Field(16, description="samples S drawn at once")
+    seed: int = Field(0, ge=0, lt=2**64, description="seed of the noise, with the sample's number")
+    method: Literal["parareal", "sequential"] = Field("parareal", description="sampling method")
+    solver: Literal["ddim"] = Field("ddim", description="one-step solver, fine and coarse")
+    coarse_steps: PositiveInt = Field(1, description="steps of a coarse solve over one slice")
+    placement: Literal["root", "slice"] = Field(
+        "root", description="rank of coarse solves and corrections: rank 0, or the slice's own"
+    )
+    tolerance: float = Field(
+        0.1,
+        gt=0,
+        allow_inf_nan=False,
+        description="a sample has converged when the mean absolute change of its values in one "
+        "iteration is below this, in units of 1/255 of the data range",
+    )
+    max_iterations: PositiveInt | None = Field(
+        None, description="most iterations K; M, which is always enough, if not given"
+    )
+    batching: Literal["auto", "off"] | PositiveInt = Field(
+        "auto",
+        description="evaluations in one network call: all that are ready, one (same bits on any "
+        "number of ranks), or at most this many",
+    )
+    dtype: Literal["float64", "float32", "bfloat16", "float16"] = Field(
+        "float32", description="dtype of the network; states are kept in float32 or float64"
+    )
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where ranks compute")
+    threads: PositiveInt | None = Field(
+        None,
+        description="CPU threads per rank; a share of the host's cores if not given, "
+        "1 with --batching off",
+    )
+    transport: Literal["auto", "local", "mpi"] = Field(
+        "auto", description="how values move; mpi if a launcher started this process, else local"
+    )
+    warmup: bool = Field(
+        False, description="make one network call per rank before the clock starts"
+    )
+    verify: bool = Field(
+        False, description="also run the sequential sampler on rank 0, print error and speed-up"
+    )
+    keep: Literal["boundary", "final"] = Field(
+        "boundary", description="what the files keep: all boundary states, or the samples"
+    )
+    out: Path = Field(Path("pint_run"), description="folder for files and pictures")
+    force: bool = Field(False, description="overwrite the run that is in the folder")
+    config: Path | None = Field(None, description="YAML file with any of these settings")
+    print_config: bool = Field(False, description="print the settings as YAML and end")
+
+    @model_validator(mode="after")
+    def _slices_fit(self) -> Settings:
+        if self.bounds is not None and self.slices not in (None, len(self.bounds) - 1):
+            raise ValueError(
+                f"{len(self.bounds)} bounds make {len(self.bounds) - 1} slices, "
+                f"but slices is {self.slices}: give one of the two"
+            )
+        return self
+
+    @property
+    def given_slices(self) -> int | None:
+        """M as far as the user named it."""
+        return self.slices if self.bounds is None else len(self.bounds) - 1
+
+    def to_yaml(self) -> str:
+        """Every setting as YAML, to be read back by ``--config``."""
+        return yaml.safe_dump(
+            self.model_dump(mode="json", exclude=set(_OWN_FLAGS)), sort_keys=False
+        )
+
+
+def parse(kind: type[Parsed], arguments: Sequence[str], **given: Any) -> Parsed:
+    """Read settings of a kind from flags over ``given`` values.
+
+    Raises
+    ------
+    InputError
+        One sentence about the first thing that is wrong.
+    """
+    try:
+        return kind(_cli_parse_args=list(arguments), **given)
+    except SettingsError as error:
+        reason = str(error).removeprefix("error parsing CLI: ")
+        raise InputError(f"{reason}; see {_help(kind)}") from None
+    except ValidationError as error:
+        raise InputError(_sentence(error, kind, given)) from None
+
+
+def parse_run(arguments: Sequence[str]) -> Settings:
+    """Read the settings of a run: defaults, then the YAML file, then flags."""
+    settings = parse(Settings, arguments)
+    if settings.config is None:
+        return settings
+    return parse(Settings, arguments, **read_config(settings.config))
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """Read a YAML file of settings.
+
+    Raises
+    ------
+    InputError
+        If the file can't be read or holds anything but known settings.
+    """
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"--config {path} can't be read: {reason}") from None
+    if not isinstance(values, dict):
+        raise InputError(f"--config {path} must hold lines like 'steps: 64'")
+    unknown = [key for key in values if key not in Settings.model_fields or key in _OWN_FLAGS]
+    if unknown:
+        raise InputError(
+            f"--config {path} has an unknown key {unknown[0]!r}; known are "
+            + ", ".join(name for name in Settings.model_fields if name not in _OWN_FLAGS)
+        )
+    return values
+
+
+def _help(kind: type[FromCommandLine]) -> str:
+    return f"{kind.model_config['cli_prog_name']} --help"
+
+
+def _sentence(
+    error: ValidationError, kind: type[FromCommandLine], given: dict[str, Any]
+) -> str:
+    """Say what is wrong with one setting, whichever of its types it failed."""
+    errors = error.errors()
+    first = errors[0]
+    if not first["loc"]:
+        return str(first["msg"]).removeprefix("Value error, ")
+    name = str(first["loc"][0])
+    expected = " or ".join(
+        dict.fromkeys(
+            e["msg"].replace("Input should be ", "").split(",")[0]
+            for e in errors
+            if e["loc"][0] == name
+        )
+    )
+    if first["type"] == "missing":
+        return f"{name.upper()} is missing; see {_help(kind)}"
+    source = "--config: " if name in given else "--"
+    return f"{source}{name.replace('_', '-')} is {first['input']!r}, but must be {expected}"

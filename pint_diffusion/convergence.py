@@ -1,0 +1,83 @@
+"""When a run may stop: changes, their unit, and the stop rule, all per sample."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class StopRule:
+    """Stop when the last boundary state has stopped moving (SRDS, arXiv 2412.08292).
+
+    Attributes
+    ----------
+    tolerance : float
+        A sample passes at the first iteration whose mean absolute change per value lies below
+        this, on the scale on which the data range is [0, 255].
+    data_range : tuple of float
+        Least and greatest value of clean data.
+    """
+
+    tolerance: float
+    data_range: tuple[float, float]
+
+    def change(self, new: Tensor, old: Tensor) -> Tensor:
+        """Mean absolute change per sample on the [0, 255] scale, float64 on the CPU.
+
+        It is summed by numpy on the host, in one thread, so that its bits depend on the two
+        states only.
+
+        Parameters
+        ----------
+        new, old : Tensor, shape (S, *shape)
+            The same boundary states at two successive iterations.
+
+        Returns
+        -------
+        Tensor, shape (S,)
+        """
+        low, high = self.data_range
+        difference = np.abs((new - old).double().cpu().numpy().reshape(len(new), -1))
+        return torch.from_numpy(difference.mean(axis=1) * (255.0 / (high - low)))
+
+    def stopped_at(self, changes: Sequence[NDArray[np.float64]]) -> NDArray[np.int32]:
+        """Each sample's own stopping iteration, 0 where it has not passed yet.
+
+        Parameters
+        ----------
+        changes : sequence of array, each of shape (S,)
+            Changes of the last boundary state at iterations 1, 2, ...
+        """
+        passed = np.asarray(changes) < self.tolerance
+        return np.where(passed.any(axis=0), passed.argmax(axis=0) + 1, 0).astype(np.int32)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How the iteration of a run ended.
+
+    Attributes
+    ----------
+    iterations : int
+        K: the answer is u_M^K.
+    converged : bool
+        Every sample met the tolerance, or the answer is exact.
+    exact : bool
+        K iterations make the answer the sequential one by construction.
+    changes : array, shape (K, S)
+        Mean absolute change of the last boundary state, [0, 255] scale.
+    stopped_at : array of int, shape (S,)
+        First iteration at which each sample met the tolerance, 0 where none did.
+    """
+
+    iterations: int
+    converged: bool
+    exact: bool
+    changes: NDArray[np.float64]
+    stopped_at: NDArray[np.int32]

@@ -1,0 +1,109 @@
+"""Networks of the user's own: ``module:factory`` and ``path/to/file.py:factory``."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import math
+import sys
+from numbers import Real
+from pathlib import Path
+from textwrap import shorten
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import torch
+
+from pint_diffusion.errors import InputError
+from pint_diffusion.grid import NoiseSchedule
+from pint_diffusion.models.denoiser import PREDICTION_TYPES, Denoiser
+
+ATTRIBUTES = ("shape", "prediction", "alphas_cumprod", "data_range")
+
+
+def load_factory(spec: str, device: torch.device, dtype: torch.dtype) -> Denoiser:
+    """Import a factory, call ``factory(device=device, dtype=dtype)`` and check what it returns.
+
+    Parameters
+    ----------
+    spec : str
+        ``module:factory``, the module as in an import statement, or ``path/to/file.py:factory``.
+    device : torch.device
+        Where the network is to live.
+    dtype : torch.dtype
+        Floating type of states and results.
+
+    Raises
+    ------
+    InputError
+        If the factory can't be found, raises an exception, or returns something that does not
+        satisfy the `Denoiser` protocol.
+    """
+    source, _, name = spec.rpartition(":")
+    try:
+        is_file = source.endswith(".py")
+        module = _import_file(Path(source)) if is_file else importlib.import_module(source)
+        factory = getattr(module, name, None)
+    except (Exception, SystemExit) as error:
+        raise InputError(f"{spec}: {source} can't be imported ({_reason(error)})") from error
+    if not callable(factory):
+        raise InputError(f"{spec}: {source} has no function {name}; write one that returns a model")
+    try:
+        model = factory(device=device, dtype=dtype)
+    except (Exception, SystemExit) as error:
+        raise InputError(
+            f"{spec}: the call {name}(device=..., dtype=...) failed ({_reason(error)})"
+        ) from error
+    try:
+        _check(model)
+    except Exception as error:
+        told = str(error) if isinstance(error, InputError) else _reason(error)
+        raise InputError(f"{spec}: {name} returned no usable denoiser: {told}") from error
+    return model
+
+
+def _import_file(file: Path) -> ModuleType:
+    """Run a file as a module of its own, under a name that no other module has."""
+    name = f"pint_diffusion_factory_{file.stem}"
+    spec = importlib.util.spec_from_file_location(name, file)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"{file} is no Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses and pickle look their module up by name
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
+
+
+def _check(model: Any) -> None:
+    """Raise InputError, or whatever the model's attributes raise, unless it is a `Denoiser`."""
+    if isinstance(model, type):
+        raise InputError(f"it is the class {model.__name__}, not an instance of it")
+    if not callable(model):
+        raise InputError(f"a {type(model).__name__} can't be called as (x, t, alpha_bar)")
+    missing = [name for name in ATTRIBUTES if not hasattr(model, name)]
+    if missing:
+        raise InputError(f"it lacks the attribute {' and '.join(missing)}")
+    shape, prediction = model.shape, model.prediction
+    if not isinstance(shape, tuple) or not shape or not all(_is_size(n) for n in shape):
+        raise InputError(f"its shape is {shape!r}, not a tuple of positive integers")
+    if not isinstance(prediction, str) or prediction not in PREDICTION_TYPES:
+        raise InputError(
+            f"its prediction is {prediction!r}; known are {', '.join(PREDICTION_TYPES)}"
+        )
+    NoiseSchedule(np.asarray(model.alphas_cumprod))
+    low, high = model.data_range
+    if not all(isinstance(end, Real) and math.isfinite(end) for end in (low, high)) or low >= high:
+        raise InputError(f"its data_range is {model.data_range!r}, not two finite rising numbers")
+
+
+def _is_size(n: object) -> bool:
+    return isinstance(n, int) and not isinstance(n, bool) and n > 0
+
+
+def _reason(error: BaseException) -> str:
+    return shorten(f"{type(error).__name__}: {error}", 300)

@@ -1,0 +1,273 @@
+"""The plain text table that ends a run."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pint_diffusion.report.bound import dataflow_bound, even_steps
+from pint_diffusion.runtime.events import EVALUATION_KINDS
+from pint_diffusion.store.record import RunRecord
+
+MESSAGE_KINDS = (b"send", b"recv")
+_RANKS_LISTED = 8
+
+
+class Shares(NamedTuple):
+    """Where one rank's time went, in seconds of the span 0 .. last event of any rank."""
+
+    evaluating: float
+    waiting: float
+    rest: float
+    messages: float
+    """Time with a message on its way; it overlaps the other three."""
+
+
+def summary_table(record: RunRecord) -> str:
+    """Render what a run did, how long it took and how good the answer is.
+
+    Parameters
+    ----------
+    record : RunRecord
+        The finished run.
+
+    Returns
+    -------
+    str
+        Lines of at most about 100 characters, no newline at the end.
+    """
+    rows = [*_what_ran(record), *_how_it_stopped(record), *_what_it_cost(record)]
+    rows += _how_long_it_took(record)
+    if record.sequential is not None:
+        rows.append(("error against sequential", _error_text(record)))
+    width = max(len(name) for name, _ in rows) + 2
+    lines = [f"{name:<{width}}{text}" for name, text in rows]
+    return "\n".join([*_warnings(record), *lines, *_time_table(record)])
+
+
+def mean_difference(
+    a: NDArray[Any], b: NDArray[Any], data_range: tuple[float, float] | list[float]
+) -> float:
+    """Mean of ``|a - b|``, with the data range stretched to [0, 255]."""
+    low, high = (float(x) for x in data_range)
+    return float(np.abs(a.astype(np.float64) - b).mean() * 255.0 / (high - low))
+
+
+def time_shares(events: NDArray[Any], ranks: int) -> list[Shares]:
+    """Divide every rank's time into evaluating, waiting and the rest.
+
+    Intervals of one kind are united first: the rows of a batched network call share one interval
+    and count once.
+
+    Parameters
+    ----------
+    events : array of `EVENT_DTYPE`
+        What every rank did when.
+    ranks : int
+        Ranks of the run; one without events has spent all its time on the rest.
+
+    Returns
+    -------
+    list of Shares, length ``ranks``
+    """
+    span = float(events["stop"].max()) if events.size else 0.0
+    shares = []
+    for rank in range(ranks):
+        mine = events[events["rank"] == rank]
+        evaluating = mine[np.isin(mine["kind"], EVALUATION_KINDS)]
+        busy = mine[np.isin(mine["kind"], (*EVALUATION_KINDS, b"wait"))]
+        messages = mine[np.isin(mine["kind"], MESSAGE_KINDS)]
+        worked, covered = _union(evaluating), _union(busy)
+        shares.append(Shares(worked, covered - worked, span - covered, _union(messages)))
+    return shares
+
+
+def _union(rows: NDArray[Any]) -> float:
+    """Length of the union of the rows' intervals, from time 0 on."""
+    if not rows.size:
+        return 0.0
+    rows = rows[np.argsort(rows["start"], kind="stable")]
+    start, stop = np.maximum(rows["start"], 0.0), np.maximum(rows["stop"], 0.0)
+    reached = np.concatenate([[0.0], np.maximum.accumulate(stop)[:-1]])
+    return float(np.maximum(stop - np.maximum(start, reached), 0.0).sum())
+
+
+def _converged(record: RunRecord) -> bool:
+    """Whether nothing is left to iterate for: the tolerance was met, or the answer is exact."""
+    return bool(record.facts["converged"]) or bool(record.facts.get("exact", False))
+
+
+def _warnings(record: RunRecord) -> list[str]:
+    """What a reader must not overlook, above everything else."""
+    lines = []
+    config, facts = record.config, record.facts
+    if not _converged(record):
+        missed = int((record.stopped_at == 0).sum())
+        lines.append(
+            f"*** NOT CONVERGED after {facts['iterations']} iterations: {missed} of "
+            f"{record.samples.shape[0]} samples still change by more than {config['tolerance']:g}."
+            f"\n*** Raise --max-iterations (now {config['max_iterations']}; "
+            f"{record.bounds.size - 1} are always enough) or raise --tolerance."
+        )
+    cores = facts.get("cores_per_rank")
+    if cores is not None and cores < 1:
+        lines.append(
+            f"*** The ranks share cores ({cores:.2g} cores per rank): the wall clock can show no "
+            "speed-up here.\n*** What counts on this machine is `evaluations deep`."
+        )
+    return lines
+
+
+def _what_ran(record: RunRecord) -> list[tuple[str, str]]:
+    config, facts = record.config, record.facts
+    steps, slices = int(record.bounds[-1]), record.bounds.size - 1
+    b = even_steps(record.bounds.tolist())
+    if b is None:
+        lengths = np.diff(record.bounds)
+        per_slice = f"of {lengths.min()} to {lengths.max()} steps"
+    else:
+        per_slice = f"of {b} step{'s' if b > 1 else ''}"
+    hosts = list(dict.fromkeys(facts.get("hosts", [])))
+    devices = Counter(facts.get("devices", []))
+    where = f" on {_some(hosts)}" if hosts else ""
+    if devices:
+        where += ", " + _some([name if c == 1 else f"{c} x {name}" for name, c in devices.items()])
+    rows = [
+        ("method", f"{facts.get('method', config['method'])}, {config['solver']} steps"),
+        ("model", str(config["model"])),
+        ("steps N", str(steps)),
+        ("slices M", f"{slices} {per_slice}"),
+        ("samples", f"{record.samples.shape[0]} of shape {record.samples.shape[1:]}"),
+        ("ranks", f"{facts['ranks']}{where}"),
+    ]
+    if facts.get("status", "complete") not in ("complete", "finished", "done"):
+        rows.append(("status", str(facts["status"])))
+    return rows
+
+
+def _how_it_stopped(record: RunRecord) -> list[tuple[str, str]]:
+    config, facts = record.config, record.facts
+    k = int(facts["iterations"])
+    if not len(record.change):
+        return []
+    if facts.get("exact"):
+        ending = f"exact after {k} iterations"
+    else:
+        ending = "converged" if facts["converged"] else "NOT CONVERGED"
+    rows = [
+        ("iterations", f"{k}, {ending}"),
+        (
+            f"change at iteration {k}",
+            f"{record.change[-1].max():.3g} / 255 (worst sample), "
+            f"tolerance {config['tolerance']:g} / 255",
+        ),
+    ]
+    stops = Counter(int(k) for k in record.stopped_at)
+    if len(stops) > 1:
+        never = stops.pop(0, 0)
+        parts = [f"{k} ({_samples(count)})" for k, count in sorted(stops.items())]
+        parts += [f"not converged ({_samples(never)})"] if never else []
+        rows.append(("samples stopped at", ", ".join(parts)))
+    return rows
+
+
+def _what_it_cost(record: RunRecord) -> list[tuple[str, str]]:
+    facts = record.facts
+    total, wasted = int(facts["evaluations"]), int(facts["evaluations_wasted"])
+    share = f" ({wasted / total:.1%})" if wasted else ""
+    rows = [("evaluations in all", f"{total}, {wasted}{share} wasted by speculation")]
+    deep = str(facts["evaluations_deep"])
+    if bound := bound_text(record):
+        deep += f"; bound {bound}"
+    return [*rows, ("evaluations deep", deep), ("calls deep", str(facts["calls_deep"]))]
+
+
+def bound_text(record: RunRecord) -> str:
+    """The dataflow bound of a Parareal run with its formula; empty for other methods."""
+    config, k = record.config, int(record.facts["iterations"])
+    if record.facts.get("method", config["method"]) != "parareal":
+        return ""
+    c = int(config.get("coarse_steps", 1))
+    bounds = record.bounds.tolist()
+    value = dataflow_bound(bounds, k, c)
+    b = even_steps(bounds)
+    if b is None:
+        return f"{value} (uneven slices)"
+    return f"{'kB + M - k' if min(b, c) == 1 else 'kB + (M - k)C'} = {value}"
+
+
+def _how_long_it_took(record: RunRecord) -> list[tuple[str, str]]:
+    facts, steps = record.facts, int(record.bounds[-1])
+    wall, sequential = float(facts["wall_time"]), facts.get("sequential_wall_time")
+    rows = [("wall time", _seconds(wall))]
+    if facts.get("evaluation_time") is not None:
+        rows.append(("one network call", _seconds(float(facts["evaluation_time"])) + " (mean)"))
+    if sequential is None:
+        rows.append(("speed-up", "not measured; --verify also runs the sequential sampler"))
+    else:
+        rows.append(("sequential wall time", _seconds(float(sequential))))
+        rows.append(("speed-up", f"{float(sequential) / wall:.2f}x (measured)"))
+    deep = int(facts["evaluations_deep"])
+    if deep:
+        rows.append(
+            (
+                "predicted speed-up",
+                f"{steps / deep:.2f}x (estimated: N / evaluations deep = {steps} / {deep})",
+            )
+        )
+    return rows
+
+
+def _error_text(record: RunRecord) -> str:
+    truth = record.sequential
+    assert truth is not None
+    if np.array_equal(record.samples, truth):
+        return "none, equal bit for bit"
+    difference = record.samples.astype(np.float64) - truth
+    norm = float(np.linalg.norm(truth.astype(np.float64)))
+    relative = float(np.linalg.norm(difference)) / norm if norm else float("inf")
+    mean = mean_difference(record.samples, truth, record.facts["data_range"])
+    return f"max {np.abs(difference).max():.2g}, relative L2 {relative:.2g}, mean {mean:.2g} / 255"
+
+
+def _time_table(record: RunRecord) -> list[str]:
+    """Where the time went: a line per rank, or three order statistics of many ranks."""
+    if not record.events.size:
+        return []
+    span = float(record.events["stop"].max()) or 1.0
+    table = np.array(time_shares(record.events, int(record.facts["ranks"])))
+    if len(table) <= _RANKS_LISTED:
+        named = [(f"rank {rank}", row) for rank, row in enumerate(table)]
+    else:
+        statistics = (("minimum", np.min), ("median", np.median), ("maximum", np.max))
+        named = [(name, statistic(table, axis=0)) for name, statistic in statistics]
+    over = f" over {len(table)} ranks" if len(table) > _RANKS_LISTED else ""
+    lines = [
+        "",
+        f"where the time went{over} (100 % = {_seconds(span)}; messages overlap the rest)",
+        f"{'':10}{'evaluating':>12}{'waiting':>12}{'other':>12}{'messages':>12}",
+    ]
+    for name, (evaluating, waiting, rest, messages) in named:
+        shares = "".join(f"{100 * x / span:10.1f} %" for x in (evaluating, waiting, rest))
+        lines.append(f"{name:10}{shares}{_seconds(messages):>12}")
+    return lines
+
+
+def _seconds(time: float) -> str:
+    """Three significant digits, with a unit that suits."""
+    if time >= 100:
+        return f"{time:.0f} s"
+    return f"{time:.3g} s" if time >= 1 or time == 0 else f"{1e3 * time:.3g} ms"
+
+
+def _samples(count: int) -> str:
+    return f"{count} sample{'' if count == 1 else 's'}"
+
+
+def _some(names: list[str], most: int = 4) -> str:
+    """Join the first names; say how many were left out."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more

@@ -1,0 +1,277 @@
+"""The measured wavefront: which rank evaluated which iteration when."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pint_diffusion.report.bound import even_steps
+from pint_diffusion.report.summary import MESSAGE_KINDS, bound_text
+from pint_diffusion.runtime.events import EVALUATION_KINDS
+from pint_diffusion.store.record import RunRecord
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_DPI = 150
+_WIDTH, _LEFT, _RIGHT, _TOP, _BOTTOM = 11.0, 0.62, 1.75, 0.62, 0.5  # inches: margins of the axes
+_BODY_FROM, _BODY = 0.05, 0.79  # where a lane's boxes lie; a lane is 1 high
+_STRIPS = {b"send": (0.86, "#D55E00"), b"recv": (0.92, "#000000")}  # below them: messages
+_STRIP = 0.06
+_WAIT, _NO_ITERATION = "#e6e6e6", "#999999"
+_MANY = 9  # iterations, from which on a colour bar replaces the legend's entries
+
+
+def draw_wavefront(record: RunRecord, path: str | Path) -> None:
+    """Write the measured Gantt chart of a run as one PNG.
+
+    Every rank is a lane, rank 0 at the top. A box is a network evaluation: its colour is the
+    iteration; hatched ones are coarse solves, cross-hatched ones serve a coarse and a fine solve
+    at once, pale ones belong to iterations beyond the answer (speculation). A rank with several
+    slices has a sub-lane for each, and one for coarse solves it makes for other slices. Rows of
+    one batched call share their sub-lane's height. Grey is waiting; messages are strips at the
+    lane's lower edge.
+
+    Parameters
+    ----------
+    record : RunRecord
+        The finished run. Time and memory grow linearly with its events.
+    path : path
+        The file to write, ``wavefront.png``.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    ranks, events = max(1, int(record.facts["ranks"])), record.events
+    evaluations = events[np.isin(events["kind"], EVALUATION_KINDS)]
+    sublane, sublanes = _sublanes(evaluations, ranks)
+    inches = float(np.clip(0.12 * sublanes.sum() + 0.18 * ranks, 2.6, 14.0))
+    if ranks <= 16:
+        inches = max(inches, min(0.48 * ranks, 6.0))
+    height = inches + _TOP + _BOTTOM
+    figure = Figure(figsize=(_WIDTH, height), dpi=_DPI, facecolor="white")
+    FigureCanvasAgg(figure)
+    across = 1 - (_LEFT + _RIGHT) / _WIDTH
+    axes = figure.add_axes((_LEFT / _WIDTH, _BOTTOM / height, across, inches / height))
+    _draw_frame(axes, record, ranks, inches / ranks)
+    if events.size:
+        span = float(events["stop"].max()) or 1.0
+        axes.set_xlim(0.0, span)
+        pixel = span / (across * _WIDTH * _DPI)
+        _draw_waits(axes, events)
+        if evaluations.size:
+            boxes = _boxes(evaluations, sublane, sublanes)
+            _draw_evaluations(axes, record, evaluations, boxes, pixel)
+            if int(sublanes.max()) > 1:
+                room = inches / ranks * _DPI * _BODY / sublanes
+                _draw_slice_numbers(axes, record, evaluations, boxes, room, pixel)
+        _draw_messages(axes, events, pixel)
+        _draw_legend(figure, axes, record, events)
+    else:
+        axes.set_xticks([])
+        axes.text(0.5, 0.5, "no events were recorded", transform=axes.transAxes, ha="center")
+    figure.savefig(path, format="png")
+
+
+def _sublanes(evaluations: NDArray[Any], ranks: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Give every evaluation a sub-lane of its rank; return also how many each rank has."""
+    sublane = np.zeros(evaluations.size, dtype=np.intp)
+    count = np.ones(ranks, dtype=np.intp)
+    for rank in range(ranks):
+        mine = np.flatnonzero(evaluations["rank"] == rank)
+        slices = evaluations["slice"][mine]
+        owned = np.unique(slices[evaluations["kind"][mine] != b"coarse"])
+        if owned.size > 1:
+            place = np.searchsorted(owned, slices)
+            foreign = ~np.isin(slices, owned)
+            place[foreign] = owned.size
+            sublane[mine], count[rank] = place, owned.size + foreign.any()
+    return sublane, count
+
+
+def _boxes(
+    evaluations: NDArray[Any], sublane: NDArray[np.intp], sublanes: NDArray[np.intp]
+) -> NDArray[np.float64]:
+    """Rectangles (x0, x1, y0, y1) of the evaluations; rows of one call are stacked."""
+    e = evaluations
+    order = np.lexsort((e["slice"], e["iteration"], e["stop"], e["start"], sublane, e["rank"]))
+    call = np.stack([e["rank"], sublane, e["start"], e["stop"]], axis=1)[order]
+    first = np.concatenate([[True], (call[1:] != call[:-1]).any(axis=1)])
+    begins, group = np.flatnonzero(first), np.cumsum(first) - 1
+    rows = np.diff(np.append(begins, e.size))
+    level, of = np.empty(e.size), np.empty(e.size)
+    level[order], of[order] = np.arange(e.size) - begins[group], rows[group]
+    high = _BODY / sublanes[e["rank"]]
+    top = e["rank"] + _BODY_FROM + high * (sublane + level / of)
+    return np.stack([e["start"], e["stop"], top, top + high / of], axis=1)
+
+
+def _add_rectangles(axes: Axes, boxes: NDArray[np.float64], **style: Any) -> None:
+    """Add rectangles (x0, x1, y0, y1) as one collection."""
+    from matplotlib.collections import PolyCollection
+
+    x0, x1, y0, y1 = boxes.T
+    corners = np.stack([np.stack([x0, x1, x1, x0], 1), np.stack([y0, y0, y1, y1], 1)], 2)
+    axes.add_collection(PolyCollection(corners, **style), autolim=False)  # type: ignore[arg-type]
+
+
+def _draw_frame(axes: Axes, record: RunRecord, ranks: int, lane: float) -> None:
+    """Draw lanes, ticks and title."""
+    facts = record.facts
+    axes.set_ylim(ranks, 0)
+    every = int(np.ceil(0.13 / lane))  # inches a tick label needs
+    axes.set_yticks(np.arange(0, ranks, every) + _BODY_FROM + _BODY / 2)
+    axes.set_yticklabels([str(rank) for rank in range(0, ranks, every)], fontsize=8)
+    axes.tick_params(axis="y", length=0)
+    axes.tick_params(axis="x", labelsize=8)
+    axes.set_ylabel("rank", fontsize=9)
+    axes.set_xlabel("time since the ranks' common start (s)", fontsize=9)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.hlines(np.arange(ranks), 0, 1, transform=axes.get_yaxis_transform(), colors="0.8", lw=0.5)
+    b, m = even_steps(record.bounds.tolist()), record.bounds.size - 1
+    size = f" of B = {b}" if b else " (uneven)"
+    k = f", k = {facts['iterations']}" if int(facts["iterations"]) else ""
+    title = f"N = {record.bounds[-1]} steps, M = {m} slices{size}{k}, {ranks} rank"
+    deep = f"{facts['evaluations_deep']} evaluations deep"
+    bound = bound_text(record)
+    text = f"{title}{'s' if ranks > 1 else ''}\n{deep}{'; bound ' if bound else ''}{bound}"
+    axes.set_title(text, fontsize=10, loc="left", linespacing=1.4)
+
+
+def _draw_waits(axes: Axes, events: NDArray[Any]) -> None:
+    waits = events[events["kind"] == b"wait"]
+    top = waits["rank"] + _BODY_FROM
+    boxes = np.stack([waits["start"], waits["stop"], top, top + _BODY], axis=1)
+    _add_rectangles(axes, boxes, facecolors=_WAIT, linewidths=0)
+
+
+def _draw_evaluations(
+    axes: Axes, record: RunRecord, e: NDArray[Any], boxes: NDArray[np.float64], pixel: float
+) -> None:
+    """Draw one collection per kind; narrow boxes go without edges, which would hide them."""
+    colours = _colours(e)[e["iteration"] + 1]
+    ahead = _ahead(record, e)
+    colours[ahead] = 0.35 * colours[ahead] + 0.65
+    wide = float(np.median(boxes[:, 1] - boxes[:, 0])) >= 5 * pixel
+    style: dict[str, Any] = {"linewidths": 0.0, "antialiaseds": False}
+    if wide:
+        style = {"linewidths": 0.5, "edgecolors": "white"}
+    for kind, hatch in _HATCHES.items():
+        of_kind = e["kind"] == kind
+        if of_kind.any():
+            _add_rectangles(
+                axes, boxes[of_kind], facecolors=colours[of_kind], hatch=hatch, **style
+            )
+
+
+_HATCHES = {b"fine": None, b"coarse": "//////", b"shared": "xxxxxx"}
+
+
+def _colours(events: NDArray[Any]) -> NDArray[np.float64]:
+    """RGBA of iterations -1 (none), 0, 1, ... up to the last that occurs."""
+    import matplotlib
+    from matplotlib.colors import to_rgba
+
+    last = max(0, int(events["iteration"].max()))
+    scale = matplotlib.colormaps["viridis"](np.linspace(0.0, 0.92, max(last + 1, 4)))
+    return np.concatenate([[to_rgba(_NO_ITERATION)], scale])
+
+
+def _ahead(record: RunRecord, e: NDArray[Any]) -> NDArray[np.bool_]:
+    """Mark evaluations the answer u_M^k does not depend on: F(u^k), and all of iteration k + 1."""
+    if record.facts.get("method", record.config["method"]) != "parareal":
+        return np.zeros(e.size, dtype=np.bool_)
+    k = int(record.facts["iterations"])
+    return (e["iteration"] > k) | ((e["iteration"] == k) & (e["kind"] == b"fine"))
+
+
+def _draw_slice_numbers(
+    axes: Axes,
+    record: RunRecord,
+    e: NDArray[Any],
+    boxes: NDArray[np.float64],
+    room: NDArray[np.float64],
+    pixel: float,
+) -> None:
+    """Write the slice's number where a fine solve begins, if sub-lanes and solves leave room."""
+    colours = _colours(e)
+    fine = np.flatnonzero(e["kind"] != b"coarse")
+    key = np.stack([e["rank"], e["slice"], e["iteration"]], axis=1)[fine]
+    _, first, solve = np.unique(key, axis=0, return_index=True, return_inverse=True)
+    end = np.zeros(first.size)
+    np.maximum.at(end, solve.ravel(), e["stop"][fine])
+    ahead = _ahead(record, e)
+    for i, stop in zip(fine[first], end, strict=True):
+        x0, _, y0, y1 = boxes[i]
+        if room[e["rank"][i]] >= 12 and (stop - x0) >= 18 * pixel:
+            dark = colours[e["iteration"][i] + 1, :3] @ (0.3, 0.6, 0.1) < 0.55 and not ahead[i]
+            axes.text(
+                x0 + 4 * pixel,
+                (y0 + y1) / 2,
+                str(e["slice"][i]),
+                color="white" if dark else "black",
+                fontsize=6.5,
+                va="center_baseline",
+            )
+
+
+def _draw_messages(axes: Axes, events: NDArray[Any], pixel: float) -> None:
+    """Draw strips below the boxes, never thinner than can be seen."""
+    for kind, (offset, colour) in _STRIPS.items():
+        rows = events[events["kind"] == kind]
+        top = rows["rank"] + offset
+        stop = np.maximum(rows["stop"], rows["start"] + 2 * pixel)
+        boxes = np.stack([rows["start"], stop, top, top + _STRIP], axis=1)
+        _add_rectangles(axes, boxes, facecolors=colour, linewidths=0, antialiaseds=False)
+
+
+def _draw_legend(figure: Figure, axes: Axes, record: RunRecord, events: NDArray[Any]) -> None:
+    """Place what colours, hatches and strips mean to the right of the axes."""
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import BoundaryNorm, ListedColormap
+    from matplotlib.patches import Patch
+
+    kinds = set(np.unique(events["kind"]))
+    e = events[np.isin(events["kind"], EVALUATION_KINDS)]
+    handles, colours = [], _colours(e) if e.size else np.empty((0, 4))
+    present = np.unique(e["iteration"])
+    bar = present.size > _MANY
+    for k in present:
+        if k < 0 or not bar:
+            label = f"iteration k = {k}" if k >= 0 else "no iteration"
+            handles.append(Patch(facecolor=colours[k + 1], label=label))
+    names = {b"fine": "fine", b"coarse": "coarse", b"shared": "fine and coarse"}
+    for kind in EVALUATION_KINDS:
+        if kind in kinds:
+            style = {"facecolor": "0.45", "edgecolor": "white", "hatch": _HATCHES[kind]}
+            handles.append(Patch(label=f"{names[kind]} evaluation", linewidth=0, **style))
+    if e.size and _ahead(record, e).any():
+        handles.append(Patch(facecolor="0.81", label="pale: beyond the answer"))
+    if b"wait" in kinds:
+        handles.append(Patch(facecolor=_WAIT, label="waiting"))
+    for kind, name in zip(MESSAGE_KINDS, ("send", "receive"), strict=True):
+        if kind in kinds:
+            handles.append(Patch(facecolor=_STRIPS[kind][1], label=f"{name} (lower edge)"))
+    axes.legend(
+        handles=handles,
+        loc="upper left",
+        bbox_to_anchor=(1.01, 1.0),
+        borderaxespad=0,
+        frameon=False,
+        fontsize=8,
+        handlelength=1.6,
+        handleheight=1.1,
+    )
+    if bar:
+        box = axes.get_position()
+        high = min(0.55 * box.height, 2.5 / figure.get_figheight())
+        cax = figure.add_axes((box.x1 + 0.018, box.y0, 0.014, high))
+        last = int(present[-1])
+        norm = BoundaryNorm(np.arange(last + 2) - 0.5, last + 1)
+        mappable = ScalarMappable(norm, ListedColormap(colours[1 : last + 2]))
+        ticks = np.unique(np.linspace(0, last, 6).astype(int))
+        figure.colorbar(mappable, cax=cax, ticks=ticks.tolist(), label="iteration k")

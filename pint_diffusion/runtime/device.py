@@ -1,0 +1,87 @@
+"""Devices: which one a rank computes on, in which dtype, with how many threads."""
+
+from __future__ import annotations
+
+import os
+import warnings
+
+import torch
+
+from pint_diffusion.errors import InputError
+
+DTYPES = {
+    "float64": torch.float64,
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+}
+"""Dtypes of the network by their name on the command line."""
+
+
+def bind_device(choice: str, local_rank: int) -> torch.device:
+    """Choose this rank's device: node-local rank modulo visible devices.
+
+    Parameters
+    ----------
+    choice : {"auto", "cpu", "cuda"}
+        ``auto`` takes CUDA where there is one.
+    local_rank : int
+        Rank among the processes of this host; the global rank would be wrong on a second host.
+
+    Raises
+    ------
+    InputError
+        If CUDA was asked for and there is none.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        devices = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if choice == "cuda" and not devices:
+        raise InputError(
+            "--device cuda, but torch sees no CUDA device here: use --device cpu, or check "
+            "the driver, CUDA_VISIBLE_DEVICES and that torch is a CUDA build"
+        )
+    if choice == "cpu" or not devices:
+        return torch.device("cpu")
+    device = torch.device("cuda", local_rank % devices)
+    torch.cuda.set_device(device)
+    return device
+
+
+def check_dtype(name: str, device: torch.device) -> torch.dtype:
+    """Return the dtype of that name if convolutions and products in it run on the device.
+
+    Raises
+    ------
+    InputError
+        If they do not.
+    """
+    dtype = DTYPES[name]
+    try:
+        one = torch.ones(1, 1, 4, 4, dtype=dtype, device=device)
+        torch.nn.functional.conv2d(one, one)
+        torch.mm(one[0, 0], one[0, 0])
+        supported = dtype != torch.bfloat16 or device.type == "cpu" or torch.cuda.is_bf16_supported()
+    except RuntimeError:
+        supported = False
+    if not supported:
+        raise InputError(f"--dtype {name} is not supported on {device}: use float32")
+    return dtype
+
+
+def set_threads(threads: int | None, batching_off: bool, local_size: int) -> int:
+    """Set torch's CPU threads and return their number.
+
+    A network's last bits depend on the number of threads, so with batching off, where the bits
+    are promised to be the same on any rank count, it is 1 unless the user says otherwise; else
+    the ranks of a host share its cores.
+    """
+    if threads is None:
+        threads = 1 if batching_off else max(1, usable_cores() // local_size)
+    torch.set_num_threads(threads)
+    return threads
+
+
+def usable_cores() -> int:
+    """Cores that this process may run on."""
+    return len(os.sched_getaffinity(0))

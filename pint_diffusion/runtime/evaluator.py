@@ -1,0 +1,94 @@
+"""The network call: requests in, one batched evaluation, predictions out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from pint_diffusion.errors import NetworkError
+from pint_diffusion.grid import Level, TimeGrid
+from pint_diffusion.models.denoiser import Denoiser, Prediction, network_input, predict
+from pint_diffusion.runtime.requests import EvaluateRequest
+
+
+class Evaluator:
+    """Evaluates a denoiser for several requests in one call, each at its own noise level.
+
+    Parameters
+    ----------
+    denoiser : Denoiser
+        The network.
+    grid : TimeGrid
+        Names the step in error messages.
+    device : torch.device
+        Where the states live.
+    dtype, state_dtype : torch.dtype
+        What the network computes in, and what the states are kept in.
+    """
+
+    def __init__(
+        self,
+        denoiser: Denoiser,
+        grid: TimeGrid,
+        device: torch.device,
+        dtype: torch.dtype,
+        state_dtype: torch.dtype,
+    ) -> None:
+        self.denoiser = denoiser
+        self.grid = grid
+        self.device = device
+        self.dtype = dtype
+        self.state_dtype = state_dtype
+
+    @torch.inference_mode()
+    def __call__(self, requests: Sequence[EvaluateRequest]) -> list[Prediction]:
+        """Make one network call and hand each request its rows, (S, *shape) each.
+
+        Raises
+        ------
+        NetworkError
+            If the network returns the wrong shape, NaN or infinity.
+        """
+        sizes = [len(request.x) for request in requests]
+        x = torch.cat([r.x for r in requests]) if len(requests) > 1 else requests[0].x
+        t = self._rows([max(r.level.t, 0.0) for r in requests], sizes)
+        alpha_bar = self._rows([r.level.alpha_bar for r in requests], sizes)
+        kind = self.denoiser.prediction
+        # A copy, so that a network that works in place can't touch the states.
+        given = network_input(kind, x, alpha_bar).to(self.dtype, copy=True)
+        output = self.denoiser(given, t, alpha_bar)
+        if not isinstance(output, Tensor) or output.shape != x.shape:
+            shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+            raise NetworkError(
+                f"the network returned {shape} for {tuple(x.shape)} "
+                f"at {self._place(requests[0])}: it must return one row per state"
+            )
+        rows = list(output.to(self.state_dtype).split(sizes))
+        if not torch.isfinite(output).all():
+            bad = next(
+                r for r, o in zip(requests, rows, strict=True) if not torch.isfinite(o).all()
+            )
+            raise NetworkError(f"the network returned NaN or infinity at {self._place(bad)}")
+        return [
+            predict(kind, request.x, out, rows_alpha_bar)
+            for request, out, rows_alpha_bar in zip(
+                requests, rows, alpha_bar.split(sizes), strict=True
+            )
+        ]
+
+    def _rows(self, values: list[float], sizes: list[int]) -> Tensor:
+        repeated = [v for v, size in zip(values, sizes, strict=True) for _ in range(size)]
+        return torch.tensor(repeated, dtype=self.state_dtype).to(self.device)
+
+    def _place(self, request: EvaluateRequest) -> str:
+        return (
+            f"slice {request.ask.n}, iteration {request.ask.k}, "
+            f"step {step_index(self.grid, request.level)}"
+        )
+
+
+def step_index(grid: TimeGrid, level: Level) -> int:
+    """Number of the fine step that begins at a level or has it inside."""
+    return max(i for i, fine in enumerate(grid.levels) if fine.alpha_bar <= level.alpha_bar)

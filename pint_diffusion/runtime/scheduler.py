@@ -1,0 +1,295 @@
+"""The runtime of one rank: it runs the rank's coroutines and decides when what is evaluated.
+
+Invariants. A value is written once and handed out exactly as often as its cells say. Which
+coroutine runs first never changes what is computed, only when: every decision that shapes the
+answer is a function of values. Nothing here knows an algorithm, and nothing waits on a barrier.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from torch import Tensor
+
+from pint_diffusion.convergence import Outcome
+from pint_diffusion.errors import PeerFailure, TransportError
+from pint_diffusion.runtime.evaluator import Evaluator
+from pint_diffusion.runtime.events import Event, EventLog
+from pint_diffusion.runtime.requests import Cells, Clock, EvaluateRequest, Key, Layout, TakeRequest
+from pint_diffusion.runtime.transport import Control, Message, Transport
+
+PATIENCE = 0.25
+"""A call may be held back by this share of the last call's length to let a due value join it."""
+
+Record = Callable[[int, int, Tensor | None], None]
+
+
+class Task:
+    """A coroutine and the clock of the last thing it learnt."""
+
+    __slots__ = ("clock", "coroutine")
+
+    def __init__(self, coroutine: Coroutine[Any, Any, None], clock: Clock) -> None:
+        self.coroutine = coroutine
+        self.clock = clock
+
+
+class Runtime:
+    """Runs the coroutines of one rank.
+
+    After `run`, the rank that called `finish` has its ``outcome``, the ``clock`` of the answer and the
+    moment at which it was there, ``finished_at``.
+
+    Parameters
+    ----------
+    rank, size : int
+        This rank and how many there are.
+    evaluator : Evaluator
+        Makes the network calls.
+    transport : Transport
+        Moves values to and from the other ranks.
+    events : EventLog
+        Is told what happened when.
+    batch_limit : int or None
+        Most evaluations in one network call; None for no limit, 1 turns batching off.
+    record : callable
+        Takes (n, k, value) of every value that this rank keeps.
+    """
+
+    def __init__(
+        self,
+        rank: int,
+        size: int,
+        evaluator: Evaluator,
+        transport: Transport,
+        events: EventLog,
+        batch_limit: int | None,
+        record: Record,
+    ) -> None:
+        self.rank = rank
+        self.size = size
+        self.outcome: Outcome | None = None
+        self.clock = Clock()
+        self.finished_at = 0.0
+        self._evaluator = evaluator
+        self._transport = transport
+        self._events = events
+        self._batch_limit = batch_limit
+        self._record = record
+        self._cells: list[Cells] = []
+        self._ready: deque[tuple[Task, Any]] = deque()
+        self._pending: list[tuple[Task, EvaluateRequest]] = []
+        self._waiting: dict[Key, list[Task]] = {}
+        self._values: dict[Key, tuple[Tensor | None, Clock, int]] = {}
+        self._delivered: set[Key] = set()
+        self._current: Task | None = None
+        self._last_call = 0.0
+        self._calls = 0
+        self._stopped = False
+
+    # ---- what methods use ------------------------------------------------------------------
+
+    def cells(
+        self,
+        layout: Layout,
+        made_on: Callable[[int], int],
+        read_on: Callable[[int], list[int]],
+        kept_on: Callable[[int], int] | None = None,
+    ) -> Cells:
+        """Declare values of one name, see `Cells`; every rank declares the same in one order."""
+        index = len(self._cells)
+        made = Cells(index, layout, made_on, read_on, kept_on, self.rank, self._put)
+        self._cells.append(made)
+        return made
+
+    def spawn(self, on: int, work: Callable[..., Coroutine[Any, Any, None]], *args: Any) -> None:
+        """Start the coroutine ``work(*args)`` if ``on`` is this rank."""
+        if on == self.rank:
+            clock = self._current.clock if self._current else Clock()
+            self._ready.append((Task(work(*args), clock), None))
+
+    def finish(self, outcome: Outcome) -> None:
+        """End the run on every rank; called on the one rank that knows the outcome."""
+        assert self._current is not None
+        self.outcome = outcome
+        self.clock = self._current.clock
+        self.finished_at = self._events.now()
+        self._tell_all(Control.STOP)
+        self._stopped = True
+
+    # ---- the loop --------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Run until some rank calls `finish`; afterwards no message is under way.
+
+        Raises
+        ------
+        PeerFailure
+            If another rank failed.
+        TransportError
+            If messages can no longer be moved; the other ranks do not know.
+        Exception
+            Whatever a coroutine or the network raised here; the other ranks are told first.
+        """
+        try:
+            while not self._stopped:
+                self._advance()
+                if self._stopped:
+                    break
+                if self._take_in(0.0):
+                    continue
+                batch = self._choose()
+                if batch:
+                    self._call(batch)
+                else:
+                    self._idle(None)
+        except TransportError:
+            raise
+        except PeerFailure:
+            self._abandon()
+            raise
+        except Exception:
+            self._tell_all(Control.FAILURE)
+            self._abandon()
+            raise
+        self._abandon()
+
+    def _advance(self) -> None:
+        """Run coroutines until each awaits something that is not there yet."""
+        while self._ready and not self._stopped:
+            task, value = self._ready.popleft()
+            self._current = task
+            try:
+                request = task.coroutine.send(value)
+            except StopIteration:
+                continue
+            finally:
+                self._current = None
+            if isinstance(request, EvaluateRequest):
+                self._pending.append((task, request))
+            elif request.key in self._values:
+                self._hand_out(task, request.key)
+            else:
+                self._waiting.setdefault(request.key, []).append(task)
+
+    def _choose(self) -> list[tuple[Task, EvaluateRequest]]:
+        """Pick the evaluations of the next call, oldest iteration first.
+
+        If one of them would rather share its call with what a value from another rank sets off,
+        wait a little for that value: two evaluations in one call instead of one after the other.
+        """
+        batch = self._oldest()
+        if self._batch_limit == 1:
+            return batch
+        meet = {r.meet.key for _, r in batch if self._worth_meeting(r.meet)}
+        if meet:
+            deadline = time.perf_counter() + PATIENCE * self._last_call
+            while not self._stopped and not meet <= self._delivered:
+                left = deadline - time.perf_counter()
+                if left <= 0:
+                    break
+                self._idle(left)
+                self._advance()
+            batch = [] if self._stopped else self._oldest()
+        for _, request in batch:
+            request.meet = None
+        return batch
+
+    def _worth_meeting(self, meet: TakeRequest | None) -> bool:
+        return meet is not None and meet.remote and meet.key not in self._delivered
+
+    def _oldest(self) -> list[tuple[Task, EvaluateRequest]]:
+        # Within an iteration first what other slices wait for, then the walks within slices.
+        self._pending.sort(key=lambda p: (p[1].ask.k, p[1].ask.kind == "fine", p[1].ask.n))
+        return self._pending[: self._batch_limit]
+
+    def _call(self, batch: list[tuple[Task, EvaluateRequest]]) -> None:
+        """Make one network call and wake the coroutines that asked for it."""
+        del self._pending[: len(batch)]
+        start = self._events.now()
+        predictions = self._evaluator([request for _, request in batch])
+        stop = self._events.now()
+        self._last_call = stop - start
+        self._calls = 1 + max(self._calls, *(task.clock.calls for task, _ in batch))
+        for (task, request), prediction in zip(batch, predictions, strict=True):
+            ask = request.ask
+            self._events.add(Event(ask.n, ask.k, ask.kind, start, stop))
+            task.clock = Clock(task.clock.deep + 1, self._calls)
+            self._ready.append((task, prediction))
+
+    def _idle(self, timeout: float | None) -> None:
+        start = self._events.now()
+        self._take_in(timeout)
+        self._events.add(Event(-1, -1, "wait", start, self._events.now()))
+
+    # ---- values ----------------------------------------------------------------------------
+
+    def _put(self, cells: Cells, key: Key, data: Tensor | None) -> None:
+        assert self._current is not None
+        if cells.made_on(key.n) != self.rank:
+            raise RuntimeError(f"{key} is made on rank {cells.made_on(key.n)}, not {self.rank}")
+        clock = self._current.clock
+        for rank in sorted(set(cells.read_on(key.n))):
+            if rank == self.rank:
+                self._deliver(cells, key, clock, data)
+            else:
+                self._transport.send(rank, Message(key, clock, data))
+
+    def _deliver(self, cells: Cells, key: Key, clock: Clock, data: Tensor | None) -> None:
+        if key in self._delivered:
+            raise RuntimeError(f"{key} was made twice")
+        self._delivered.add(key)
+        if cells.kept_on is not None and cells.kept_on(key.n) == self.rank:
+            self._record(key.n, key.k, data)
+        self._values[key] = (data, clock, cells.read_on(key.n).count(self.rank))
+        for task in self._waiting.pop(key, []):
+            self._hand_out(task, key)
+
+    def _hand_out(self, task: Task, key: Key) -> None:
+        data, clock, shares = self._values.pop(key)
+        if shares > 1:
+            self._values[key] = (data, clock, shares - 1)
+        task.clock = task.clock.join(clock)
+        self._ready.append((task, data))
+
+    # ---- messages --------------------------------------------------------------------------
+
+    def _take_in(self, timeout: float | None) -> bool:
+        """Take in what has arrived; tell whether anything had."""
+        messages = self._transport.receive(timeout)
+        for message in messages:
+            key = message.key
+            if key.cells == Control.STOP:
+                self._stopped = True
+            elif key.cells == Control.FAILURE:
+                raise PeerFailure(f"rank {key.n} failed")
+            else:
+                cells = self._cells[key.cells]
+                self._deliver(cells, key, message.clock, self._unpack(cells, message.data))
+        return bool(messages)
+
+    def _unpack(self, cells: Cells, raw: Tensor | None) -> Tensor | None:
+        if raw is None:
+            return None
+        shape, dtype, device = cells.layout
+        return raw.view(dtype).view(shape).to(device, non_blocking=True)
+
+    def _tell_all(self, control: Control) -> None:
+        message = Message(Key(control, self.rank, 0), Clock(), None)
+        for rank in range(self.size):
+            if rank != self.rank:
+                self._transport.send(rank, message)
+
+    def _abandon(self) -> None:
+        """Drop what is still speculation and drain the messages under way."""
+        tasks = [task for task, _ in (*self._ready, *self._pending)]
+        for task in (*tasks, *(t for waiting in self._waiting.values() for t in waiting)):
+            task.coroutine.close()
+        self._ready.clear()
+        self._pending.clear()
+        self._waiting.clear()
+        self._values.clear()
+        self._transport.close()

@@ -1,0 +1,202 @@
+"""From settings to an answer: build the problem, run the method on a runtime, no files."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from pint_diffusion.config import Settings
+from pint_diffusion.convergence import Outcome, StopRule
+from pint_diffusion.errors import InputError
+from pint_diffusion.grid import NoiseSchedule, TimeGrid, default_slices, make_grid
+from pint_diffusion.methods import METHODS, Problem
+from pint_diffusion.models import load_denoiser
+from pint_diffusion.models.denoiser import Denoiser
+from pint_diffusion.noise import initial_noise
+from pint_diffusion.runtime.device import bind_device, check_dtype
+from pint_diffusion.runtime.evaluator import Evaluator
+from pint_diffusion.runtime.events import EventLog
+from pint_diffusion.runtime.requests import Ask, Clock
+from pint_diffusion.runtime.scheduler import Record, Runtime
+from pint_diffusion.runtime.transport import LocalTransport, Transport
+from pint_diffusion.runtime.world import World
+from pint_diffusion.solvers import SOLVERS
+
+Watch = Callable[[int, int, Tensor | None], None]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything a rank needs to take part in a run.
+
+    Attributes
+    ----------
+    problem : Problem
+        What is solved.
+    evaluator : Evaluator
+        The network on this rank's device.
+    method : str
+        Name in `METHODS`.
+    batch_limit : int or None
+        Most evaluations in one network call.
+    """
+
+    problem: Problem
+    evaluator: Evaluator
+    method: str
+    batch_limit: int | None
+
+
+@dataclass(frozen=True)
+class Solution:
+    """What rank 0 knows when the iteration has ended.
+
+    Attributes
+    ----------
+    outcome : Outcome
+        Iterations and convergence.
+    clock : Clock
+        Length of the longest chain behind the answer, in evaluations and in network calls.
+    wall_time : float
+        Seconds from the ranks' common start to the answer.
+    """
+
+    outcome: Outcome
+    clock: Clock
+    wall_time: float
+
+
+def make_plan(settings: Settings, world: World, denoiser: Denoiser | None = None) -> Plan:
+    """Build the problem of a run; nothing is sent.
+
+    Parameters
+    ----------
+    settings : Settings
+        The run.
+    world : World
+        The processes of the run.
+    denoiser : Denoiser, optional
+        The network, instead of ``settings.model``.
+
+    Raises
+    ------
+    InputError
+        If the settings do not fit each other, the model, the devices or the number of ranks.
+    """
+    slices = settings.given_slices or default_slices(settings.steps, world.size)
+    check_counts(settings, slices, world.size)
+    device = bind_device(settings.device, world.local_rank)
+    dtype = check_dtype(settings.dtype, device)
+    state_dtype = torch.float64 if dtype == torch.float64 else torch.float32
+    denoiser = denoiser or load_denoiser(settings.model, device, dtype)
+    schedule = NoiseSchedule(denoiser.alphas_cumprod)
+    grid = make_grid(schedule, settings.steps, slices, settings.bounds)
+    noise = initial_noise(settings.seed, range(settings.samples), denoiser.shape, state_dtype)
+    problem = Problem(
+        grid=grid,
+        noise=noise.to(device),
+        solver=SOLVERS[settings.solver],
+        coarse_steps=settings.coarse_steps,
+        placement=settings.placement,
+        max_iterations=min(settings.max_iterations or slices, slices),
+        stop_rule=StopRule(settings.tolerance, denoiser.data_range),
+        ranks=world.size,
+        watch=lambda n, k, change: None,
+    )
+    limits: dict[Literal["auto", "off"] | int, int | None] = {"auto": None, "off": 1}
+    return Plan(
+        problem,
+        Evaluator(denoiser, grid, device, dtype, state_dtype),
+        settings.method,
+        limits.get(settings.batching, settings.batching),  # type: ignore[arg-type]
+    )
+
+
+def check_counts(settings: Settings, slices: int, ranks: int) -> None:
+    """Refuse counts of steps, slices and ranks that do not fit; needs no model."""
+    if settings.steps < slices:
+        raise InputError(
+            f"--steps {settings.steps} is less than the number of slices, {slices}: every slice "
+            "needs at least one step, so raise --steps or lower --slices"
+        )
+    if slices < ranks:
+        raise InputError(
+            f"{slices} slices for {ranks} ranks: every rank needs at least one slice, so raise "
+            "--slices or start fewer ranks"
+        )
+
+
+def solve(plan: Plan, world: World, events: EventLog, record: Record, watch: Watch) -> Solution | None:
+    """Run a plan's method together with the other ranks; rank 0 gets the solution.
+
+    Parameters
+    ----------
+    plan : Plan
+        The same on every rank but for the device.
+    world : World
+        Its communicator moves the messages.
+    events : EventLog
+        Is told what happened when; its clock is set to 0 at the ranks' common start.
+    record : callable
+        Takes (n, k, state) of every boundary state u_n^k that this rank keeps: the start states of
+        its slices, and on rank 0 the last one, n = M. None: as in iteration k - 1.
+    watch : callable
+        Takes (n, k, change) on rank 0, see `Problem.watch`.
+
+    Raises
+    ------
+    NetworkError
+        If the network returns NaN or the wrong shape on this rank.
+    PeerFailure
+        If another rank failed.
+    TransportError
+        If messages can no longer be moved.
+    """
+    transport: Transport = LocalTransport()
+    world.barrier()
+    events.restart_clock()
+    if world.comm is not None:
+        from pint_diffusion.runtime.mpi import MpiTransport
+
+        pinned = plan.evaluator.device.type == "cuda"
+        transport = MpiTransport(world.comm, events, pinned)
+    runtime = Runtime(
+        world.rank, world.size, plan.evaluator, transport, events, plan.batch_limit, record
+    )
+    METHODS[plan.method](runtime, dataclasses.replace(plan.problem, watch=watch))
+    runtime.run()
+    if runtime.outcome is None:
+        return None
+    return Solution(runtime.outcome, runtime.clock, runtime.finished_at)
+
+
+def warm_up(plan: Plan) -> None:
+    """Make one network call that nobody counts, so that the first counted one is not slower."""
+    problem = plan.problem
+    plan.evaluator([Ask("fine", 0, 0)(problem.noise, problem.grid.levels[0])])
+
+
+def solve_sequentially(plan: Plan) -> tuple[Tensor, float]:
+    """Run the sequential sampler in this process alone.
+
+    Returns
+    -------
+    samples : Tensor, shape (S, *shape)
+    wall_time : float
+        Seconds.
+    """
+    states: dict[int, Tensor | None] = {}
+    problem = dataclasses.replace(plan.problem, ranks=1)
+    alone = dataclasses.replace(plan, method="sequential", problem=problem)
+    solution = solve(
+        alone, World(), EventLog(0), lambda n, k, x: states.update({n: x}), lambda n, k, c: None
+    )
+    answer = states[problem.grid.slices]
+    assert solution is not None
+    assert answer is not None
+    return answer, solution.wall_time
