@@ -87,7 +87,7 @@ def _columns(record: RunRecord) -> list[tuple[str, NDArray[Any]]]:
     """Titles and answers (S, *shape) of the columns; the reference comes last."""
     room = _COLUMNS - (record.sequential is not None)
     if record.boundary is None:
-        columns = [(f"k = {record.facts['iterations']}", record.samples)]
+        columns = [(f"k = {record.facts.get('iterations', 0)}", record.samples)]
     else:
         last = record.boundary.shape[0] - 1
         picks = [*range(min(last, room - 1)), last]
@@ -165,7 +165,7 @@ def _draw_points(record: RunRecord, columns: list[tuple[str, NDArray[Any]]], pat
             if not is_reference:
                 axes.scatter(reference[:, 0], reference[:, 1], s=dot, color="0.8", linewidths=0)
             axes.scatter(cloud[:, 0], cloud[:, 1], s=dot, color="#0072B2", linewidths=0, alpha=0.7)
-            axes.set_aspect("equal", adjustable="datalim")
+            axes.set_aspect("equal", adjustable="box")
         else:
             inside = np.clip(np.nan_to_num(cloud[:, 0]), edges[0], edges[-1])
             axes.hist(inside, bins=edges.tolist(), color="#0072B2", alpha=0.7)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 import time
-from collections import Counter
 from math import ceil, log
 from typing import TextIO
 
@@ -23,7 +22,7 @@ class Progress:
     max_iterations : int
         Iterations the run may make.
     tolerance : float
-        Change of the answer, on the [0, 255] scale, at which a sample stops.
+        Change of the answer, on the [0, 255] scale, below which a sample stops.
     stream : text stream, optional
         Where to write; standard error by default.
     """
@@ -36,7 +35,7 @@ class Progress:
         self._tolerance = tolerance
         self._stream = sys.stderr if stream is None else stream
         self._zero = time.perf_counter()
-        self._done: Counter[int] = Counter()
+        self._reached: dict[int, int] = {}
         self._finished: dict[int, float] = {}
         self._changes: dict[int, float] = {}
         self._bar: tqdm | None = None
@@ -52,7 +51,8 @@ class Progress:
     def boundary(self, n: int, k: int, change: NDArray[np.floating] | None) -> None:
         """Note that boundary state u_n^k exists.
 
-        Iterations overlap in a pipelined run, so calls of different ``k`` may alternate.
+        Iterations overlap in a pipelined run, so calls of different ``k`` may alternate. Boundaries
+        n < k are exact already and need not be mentioned.
 
         Parameters
         ----------
@@ -63,7 +63,7 @@ class Progress:
         change : array, shape (S,), or None
             How far each sample moved since iteration k - 1, on the [0, 255] scale.
         """
-        self._done[k] += 1
+        self._reached[k] = max(n, self._reached.get(k, 0))
         if n == self._slices:
             self._finished[k] = time.perf_counter() - self._zero
             if change is not None and np.size(change):
@@ -88,17 +88,17 @@ class Progress:
     def _draw(self, bar: tqdm) -> None:
         last = max(self._finished, default=-1)
         k = min(last + 1, self._limit)  # the oldest iteration under way
-        text = f"iteration {k}: slice {min(self._done[k], self._slices)}/{self._slices}"
+        text = f"iteration {k}: slice {self._reached.get(k, 0)}/{self._slices}"
         if last in self._changes:
             text += f", change {self._against(last)}"
         guess = self._guess()
         bar.total = self._slices * ((self._limit if guess is None else guess) + 1)
-        bar.n = min(sum(self._done.values()), bar.total)
+        bar.n = min(sum(self._reached.values()), bar.total)
         bar.set_description_str(text + self._time_left(), refresh=False)
         bar.update(0)  # draws, but no more often than tqdm's mininterval
 
     def _against(self, k: int) -> str:
-        sign = "<=" if self._changes[k] <= self._tolerance else ">"
+        sign = "<" if self._changes[k] < self._tolerance else ">="
         return f"{self._changes[k]:.3g} {sign} {self._tolerance:g}"
 
     def _guess(self) -> int | None:
@@ -125,7 +125,7 @@ def guess_stop(changes: dict[int, float], tolerance: float, limit: int) -> int |
     changes : dict of int to float
         Change of the worst sample at each finished iteration.
     tolerance : float
-        Change at which the run stops.
+        Change below which the run stops.
     limit : int
         Iteration at which the run stops in any case.
 
@@ -137,7 +137,7 @@ def guess_stop(changes: dict[int, float], tolerance: float, limit: int) -> int |
     if not changes:
         return None
     k = max(changes)
-    if changes[k] <= tolerance or k >= limit:
+    if changes[k] < tolerance or k >= limit:
         return min(k, limit)
     if tolerance <= 0:
         return limit

@@ -108,9 +108,10 @@ def _warnings(record: RunRecord) -> list[str]:
         missed = int((record.stopped_at == 0).sum())
         lines.append(
             f"*** NOT CONVERGED after {facts['iterations']} iterations: {missed} of "
-            f"{record.samples.shape[0]} samples still change by more than {config['tolerance']:g}."
-            f"\n*** Raise --max-iterations (now {config['max_iterations']}; "
-            f"{record.bounds.size - 1} are always enough) or raise --tolerance."
+            f"{_samples(len(record.samples))} never changed by less than "
+            f"{config['tolerance']:g} / 255."
+            f"\n*** Raise --max-iterations ({record.bounds.size - 1} are always enough) "
+            "or --tolerance."
         )
     cores = facts.get("cores_per_rank")
     if cores is not None and cores < 1:
@@ -137,13 +138,13 @@ def _what_ran(record: RunRecord) -> list[tuple[str, str]]:
         where += ", " + _some([name if c == 1 else f"{c} x {name}" for name, c in devices.items()])
     rows = [
         ("method", f"{facts.get('method', config['method'])}, {config['solver']} steps"),
-        ("model", str(config["model"])),
+        ("model", str(config["model"] or "bundled")),
         ("steps N", str(steps)),
         ("slices M", f"{slices} {per_slice}"),
         ("samples", f"{record.samples.shape[0]} of shape {record.samples.shape[1:]}"),
         ("ranks", f"{facts['ranks']}{where}"),
     ]
-    if facts.get("status", "complete") not in ("complete", "finished", "done"):
+    if facts.get("status", "finished") not in ("finished", "not converged"):
         rows.append(("status", str(facts["status"])))
     return rows
 
@@ -165,30 +166,35 @@ def _how_it_stopped(record: RunRecord) -> list[tuple[str, str]]:
             f"tolerance {config['tolerance']:g} / 255",
         ),
     ]
-    stops = Counter(int(k) for k in record.stopped_at)
+    stops = Counter(record.stopped_at.tolist())
     if len(stops) > 1:
         never = stops.pop(0, 0)
-        parts = [f"{k} ({_samples(count)})" for k, count in sorted(stops.items())]
-        parts += [f"not converged ({_samples(never)})"] if never else []
+        parts = [f"{at} ({_samples(count)})" for at, count in sorted(stops.items())]
+        if never:
+            rest = f"exact at {k}" if facts.get("exact") else "none"
+            parts.append(f"{rest} ({_samples(never)})")
         rows.append(("samples stopped at", ", ".join(parts)))
     return rows
 
 
 def _what_it_cost(record: RunRecord) -> list[tuple[str, str]]:
     facts = record.facts
-    total, wasted = int(facts["evaluations"]), int(facts["evaluations_wasted"])
-    share = f" ({wasted / total:.1%})" if wasted else ""
-    rows = [("evaluations in all", f"{total}, {wasted}{share} wasted by speculation")]
+    needed, wasted = int(facts["evaluations"]), int(facts["evaluations_wasted"])
+    share = f" ({wasted / (needed + wasted):.1%} of all)" if wasted else ""
     deep = str(facts["evaluations_deep"])
     if bound := bound_text(record):
-        deep += f"; bound {bound}"
-    return [*rows, ("evaluations deep", deep), ("calls deep", str(facts["calls_deep"]))]
+        deep += f" (bound {bound})"
+    return [
+        ("evaluations", f"{needed} for the answer, {wasted} wasted by speculation{share}"),
+        ("evaluations deep", deep),
+        ("calls deep", f"{facts['calls_deep']} on these ranks"),
+    ]
 
 
 def bound_text(record: RunRecord) -> str:
     """The dataflow bound of a Parareal run with its formula; empty for other methods."""
-    config, k = record.config, int(record.facts["iterations"])
-    if record.facts.get("method", config["method"]) != "parareal":
+    config, k = record.config, int(record.facts.get("iterations", 0))
+    if not is_parareal(record):
         return ""
     c = int(config.get("coarse_steps", 1))
     bounds = record.bounds.tolist()
@@ -199,25 +205,28 @@ def bound_text(record: RunRecord) -> str:
     return f"{'kB + M - k' if min(b, c) == 1 else 'kB + (M - k)C'} = {value}"
 
 
+def is_parareal(record: RunRecord) -> bool:
+    """Whether the iterations of a run are Parareal's."""
+    return bool(record.facts.get("method", record.config["method"]) == "parareal")
+
+
 def _how_long_it_took(record: RunRecord) -> list[tuple[str, str]]:
     facts, steps = record.facts, int(record.bounds[-1])
     wall, sequential = float(facts["wall_time"]), facts.get("sequential_wall_time")
     rows = [("wall time", _seconds(wall))]
     if facts.get("evaluation_time") is not None:
         rows.append(("one network call", _seconds(float(facts["evaluation_time"])) + " (mean)"))
-    if sequential is None:
+    if sequential is None and is_parareal(record):
         rows.append(("speed-up", "not measured; --verify also runs the sequential sampler"))
-    else:
+    if sequential is not None:
         rows.append(("sequential wall time", _seconds(float(sequential))))
         rows.append(("speed-up", f"{float(sequential) / wall:.2f}x (measured)"))
-    deep = int(facts["evaluations_deep"])
-    if deep:
-        rows.append(
-            (
-                "predicted speed-up",
-                f"{steps / deep:.2f}x (estimated: N / evaluations deep = {steps} / {deep})",
-            )
-        )
+    if is_parareal(record):
+        deep, calls = int(facts["evaluations_deep"]), int(facts["calls_deep"])
+        text = f"{steps / deep:.2f}x (estimated: N / evaluations deep = {steps} / {deep})"
+        if calls != deep:
+            text += f"; {steps / calls:.2f}x on these ranks (N / calls deep)"
+        rows.append(("predicted speed-up", text))
     return rows
 
 

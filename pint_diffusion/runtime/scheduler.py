@@ -21,8 +21,8 @@ from pint_diffusion.runtime.events import Event, EventLog
 from pint_diffusion.runtime.requests import Cells, Clock, EvaluateRequest, Key, Layout, TakeRequest
 from pint_diffusion.runtime.transport import Control, Message, Transport
 
-PATIENCE = 0.25
-"""A call may be held back by this share of the last call's length to let a due value join it."""
+PATIENCE = 0.5
+"""A call may be held back by this share of the last call's length for a value that is due."""
 
 Record = Callable[[int, int, Tensor | None], None]
 
@@ -178,14 +178,12 @@ class Runtime:
     def _choose(self) -> list[tuple[Task, EvaluateRequest]]:
         """Pick the evaluations of the next call, oldest iteration first.
 
-        If one of them would rather share its call with what a value from another rank sets off,
+        If all of them had better share their call with what a value from another rank sets off,
         wait a little for that value: two evaluations in one call instead of one after the other.
         """
         batch = self._oldest()
-        if self._batch_limit == 1:
-            return batch
         meet = {r.meet.key for _, r in batch if self._worth_meeting(r.meet)}
-        if meet:
+        if meet and len(meet) == len(batch) and self._batch_limit != 1:
             deadline = time.perf_counter() + PATIENCE * self._last_call
             while not self._stopped and not meet <= self._delivered:
                 left = deadline - time.perf_counter()

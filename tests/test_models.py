@@ -1,0 +1,723 @@
+"""Laws of the models, of the one place that reads their output, and of schedules and grids."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+import pint_diffusion
+from pint_diffusion import models
+from pint_diffusion.errors import InputError
+from pint_diffusion.grid import (
+    NoiseSchedule,
+    TimeGrid,
+    default_slices,
+    even_bounds,
+    make_grid,
+    trailing_levels,
+)
+from pint_diffusion.models import check_spec, load_denoiser
+from pint_diffusion.models.checkpoint import load_checkpoint
+from pint_diffusion.models.denoiser import (
+    PREDICTION_TYPES,
+    Denoiser,
+    network_input,
+    predict,
+)
+from pint_diffusion.models.factory import load_factory
+from pint_diffusion.models.mixture import GaussianMixture, load_mixture
+
+CPU = torch.device("cpu")
+
+
+def tell(error: pytest.ExceptionInfo[InputError]) -> str:
+    """Return the message, after checking that it is one line."""
+    message = str(error.value)
+    assert message
+    assert "\n" not in message
+    return message
+
+
+# --- Gaussian mixtures ---------------------------------------------------------------------------
+
+
+def mixture_arrays(components: int, shape: tuple[int, ...]) -> dict[str, np.ndarray]:
+    draw = np.random.default_rng(components)
+    weights = draw.random(components) + 0.1
+    return {
+        "means": draw.uniform(-1, 1, (components, *shape)),
+        "variances": draw.uniform(0.01, 0.5, components),
+        "weights": weights / weights.sum(),
+    }
+
+
+@pytest.mark.parametrize("alpha_bar", [1 - 1e-4, 0.9, 0.5, 0.01, 4e-5])
+@pytest.mark.parametrize(("components", "shape"), [(1, (3,)), (4, (2, 3, 3)), (7, (1, 5, 5))])
+def test_mixture_eps_is_the_score_of_its_density(components, shape, alpha_bar):
+    arrays = mixture_arrays(components, shape)
+    model = GaussianMixture(**arrays, device=CPU, dtype=torch.float64)
+    a, s = math.sqrt(alpha_bar), math.sqrt(1 - alpha_bar)
+    means, variances, weights = (torch.from_numpy(v) for v in arrays.values())
+    noise = torch.randn(5, *shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    x = (a * means[torch.arange(5) % components] + s * noise).requires_grad_(True)
+    scale = (a**2 * variances + s**2).sqrt().view(-1, *[1] * len(shape))
+    inside = torch.distributions.Normal(a * means, scale).log_prob(x.unsqueeze(1))
+    density = torch.logsumexp(inside.flatten(2).sum(2) + weights.log(), 1)
+    (score,) = torch.autograd.grad(density.sum(), x)
+    got = model(x.detach(), torch.zeros(5), torch.full((5,), alpha_bar, dtype=torch.float64))
+    torch.testing.assert_close(got, -s * score, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16])
+@pytest.mark.parametrize("rows", [2, 3, 17])
+@pytest.mark.parametrize(("components", "shape"), [(1, (1,)), (3, (3, 5, 7)), (2, (40_001,))])
+def test_mixture_row_has_the_same_bits_in_every_batch(components, shape, rows, dtype):
+    arrays = mixture_arrays(components, shape)
+    model = GaussianMixture(**arrays, device=CPU, dtype=dtype)
+    draw = torch.Generator().manual_seed(rows)
+    x = torch.randn(rows, *shape, generator=draw).to(dtype)
+    alpha_bar = torch.linspace(1e-3, 1.0, rows, dtype=torch.float64)
+    t = torch.arange(rows)
+    together = model(x, t, alpha_bar)
+    for r in range(rows):
+        alone = model(x[r : r + 1].clone(), t[r : r + 1], alpha_bar[r : r + 1])
+        assert torch.equal(together[r : r + 1], alone)
+
+
+def test_mixture_has_the_same_bits_on_any_number_of_threads():
+    model = GaussianMixture(**mixture_arrays(2, (70_001,)), device=CPU, dtype=torch.float64)
+    x = torch.randn(1, 70_001, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    level = torch.tensor([0.3], dtype=torch.float64)
+    threads = torch.get_num_threads()
+    results = []
+    try:
+        for count in (1, 2, 3):
+            torch.set_num_threads(count)
+            results.append(model(x, level, level))
+    finally:
+        torch.set_num_threads(threads)
+    assert torch.equal(results[0], results[1])
+    assert torch.equal(results[0], results[2])
+
+
+def test_mixture_takes_its_level_from_alpha_bar_and_not_from_t():
+    model = GaussianMixture(**mixture_arrays(3, (4,)), device=CPU, dtype=torch.float64)
+    x, level = torch.ones(2, 4, dtype=torch.float64), torch.tensor([0.2, 0.7])
+    assert torch.equal(model(x, torch.tensor([0.0, 1]), level), model(x, torch.ones(2) * 9, level))
+
+
+def test_mixture_computes_in_float64_and_rounds_once():
+    arrays = mixture_arrays(3, (16,))
+    exact, half = (
+        GaussianMixture(**arrays, device=CPU, dtype=kind) for kind in (torch.float64, torch.float16)
+    )
+    x, level = torch.randn(4, 16).half(), torch.tensor([0.1, 0.4, 0.9, 0.99])
+    assert torch.equal(half(x, level, level), exact(x, level, level).half())
+
+
+def test_mixture_file_round_trip(tmp_path):
+    arrays = mixture_arrays(3, (1, 4, 4))
+    schedule = np.linspace(0.99, 0.01, 50)
+    np.savez(tmp_path / "m.npz", **arrays, alphas_cumprod=schedule, data_range=[0, 2])
+    model = load_denoiser(f"gmm:{tmp_path / 'm.npz'}", CPU, torch.float32)
+    assert isinstance(model, Denoiser)
+    assert (model.shape, model.prediction, model.data_range) == ((1, 4, 4), "epsilon", (0.0, 2.0))
+    assert np.array_equal(model.alphas_cumprod, schedule)
+    np.savez(tmp_path / "m.npz", **arrays)
+    model = load_mixture(tmp_path / "m.npz", CPU, torch.float32)
+    assert np.array_equal(model.alphas_cumprod, NoiseSchedule.ddpm_linear(1000).alphas_cumprod)
+    assert model.data_range == (-1, 1)
+
+
+WRONG_ARRAYS = {
+    "no means": ({"means": None}, "means"),
+    "no variances": ({"variances": None}, "variances"),
+    "no weights": ({"weights": None}, "weights"),
+    "nothing at all": ({"means": None, "variances": None, "weights": None}, "means"),
+    "means without sample axes": ({"means": np.zeros(2)}, "means"),
+    "scalar means": ({"means": np.float64(0)}, "means"),
+    "empty samples": ({"means": np.zeros((2, 0))}, "means"),
+    "no components": (
+        {"means": np.zeros((0, 3)), "variances": np.zeros(0), "weights": np.zeros(0)},
+        "means",
+    ),
+    "other K in means": ({"means": np.zeros((3, 4))}, "3 components"),
+    "other K in variances": ({"variances": np.ones(3)}, "variances"),
+    "other K in weights": ({"weights": np.full(4, 0.25)}, "weights"),
+    "matrix of variances": ({"variances": np.ones((2, 2))}, "variances"),
+    "zero variance": ({"variances": np.array([1.0, 0.0])}, "variances"),
+    "negative variance": ({"variances": np.array([1.0, -1.0])}, "variances"),
+    "negative weight": ({"weights": np.array([1.5, -0.5])}, "weights"),
+    "weights of sum zero": ({"weights": np.zeros(2)}, "weights"),
+    "weights of other sum": ({"weights": np.array([0.5, 0.50001])}, "weights"),
+    "NaN mean": ({"means": np.full((2, 4), np.nan)}, "means"),
+    "infinite variance": ({"variances": np.array([1.0, np.inf])}, "variances"),
+    "NaN weight": ({"weights": np.array([np.nan, 1.0])}, "weights"),
+    "complex means": ({"means": np.zeros((2, 4), complex)}, "complex128"),
+    "text means": ({"means": np.array([["a"], ["b"]])}, "means"),
+    "boolean weights": ({"weights": np.array([True, False])}, "weights"),
+    "object means": ({"means": np.array([[None], [1]], dtype=object)}, "means"),
+    "rising schedule": ({"alphas_cumprod": np.array([0.1, 0.9])}, "alphas_cumprod"),
+    "NaN schedule": ({"alphas_cumprod": np.array([0.9, np.nan])}, "alphas_cumprod"),
+    "complex schedule": ({"alphas_cumprod": np.array([0.9, 0.1j])}, "alphas_cumprod"),
+    "scalar schedule": ({"alphas_cumprod": np.float64(0.5)}, "alphas_cumprod"),
+    "falling data_range": ({"data_range": np.array([1.0, -1.0])}, "data_range"),
+    "data_range of three": ({"data_range": np.array([0.0, 1.0, 2.0])}, "data_range"),
+    "infinite data_range": ({"data_range": np.array([0.0, np.inf])}, "data_range"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG_ARRAYS)
+def test_a_wrong_array_is_one_sentence_naming_file_and_array(case, tmp_path):
+    changes, told = WRONG_ARRAYS[case]
+    arrays = {**mixture_arrays(2, (4,)), **changes}
+    np.savez(tmp_path / "wrong.npz", **{k: v for k, v in arrays.items() if v is not None})
+    with pytest.raises(InputError, match="wrong\\.npz") as error:
+        load_mixture(tmp_path / "wrong.npz", CPU, torch.float32)
+    assert told in tell(error)
+
+
+def _single_array(file: Path) -> None:
+    with open(file, "wb") as handle:
+        np.save(handle, np.zeros(3))
+
+
+def _damaged(file: Path) -> None:
+    np.savez(file, **mixture_arrays(50, (50,)))
+    content = bytearray(file.read_bytes())
+    content[2000:2100] = b"x" * 100
+    file.write_bytes(content)
+
+
+def _truncated(file: Path) -> None:
+    np.savez(file, **mixture_arrays(50, (50,)))
+    file.write_bytes(file.read_bytes()[:5000])
+
+
+def _no_arrays_inside(file: Path) -> None:
+    import zipfile
+
+    with zipfile.ZipFile(file, "w") as archive:
+        for name in ("means", "variances", "weights"):
+            archive.writestr(f"{name}.npy", "text")
+
+
+def _pickle(file: Path) -> None:
+    import pickle
+
+    file.write_bytes(pickle.dumps({"means": 1}))
+
+
+WRONG_FILES = {
+    "empty": lambda file: file.write_bytes(b""),
+    "text": lambda file: file.write_text("means: 0"),
+    "half a zip header": lambda file: file.write_bytes(b"PK\x03\x04"),
+    "pickle": _pickle,
+    "single array": _single_array,
+    "damaged": _damaged,
+    "truncated": _truncated,
+    "members that are no arrays": _no_arrays_inside,
+    "directory": lambda file: file.mkdir(),
+    "absent": lambda file: None,
+}
+
+
+@pytest.mark.parametrize("case", WRONG_FILES)
+def test_a_wrong_mixture_file_is_one_sentence_naming_it(case, tmp_path):
+    WRONG_FILES[case](tmp_path / "wrong.npz")
+    with pytest.raises(InputError, match="wrong\\.npz") as error:
+        load_mixture(tmp_path / "wrong.npz", CPU, torch.float32)
+    tell(error)
+
+
+def test_an_array_the_mixture_does_not_know_is_warned_about(tmp_path):
+    np.savez(tmp_path / "m.npz", **mixture_arrays(2, (4,)), alphas_cumpord=np.ones(3))
+    with pytest.warns(UserWarning, match="alphas_cumpord"):
+        load_mixture(tmp_path / "m.npz", CPU, torch.float32)
+
+
+# --- reading network outputs ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", PREDICTION_TYPES)
+def test_every_kind_of_output_tells_the_same_x0_and_eps(kind):
+    draw = torch.Generator().manual_seed(3)
+    x0, eps = (torch.randn(6, 2, 3, dtype=torch.float64, generator=draw) for _ in range(2))
+    alpha_bar = torch.tensor([0.02, 0.1, 0.3, 0.5, 0.8, 0.98], dtype=torch.float64)
+    a, s = (c.sqrt().view(-1, 1, 1) for c in (alpha_bar, 1 - alpha_bar))
+    x = a * x0 + s * eps
+    outputs = {"epsilon": eps, "v": a * eps - s * x0, "sample": x0, "flow": eps - x0}
+    got = predict(kind, x, outputs[kind], alpha_bar)
+    torch.testing.assert_close(got.x0, x0, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(got.eps, eps, rtol=1e-12, atol=1e-12)
+    sigma = s / (a + s)
+    seen = (1 - sigma) * x0 + sigma * eps if kind == "flow" else x
+    torch.testing.assert_close(network_input(kind, x, alpha_bar), seen, rtol=1e-12, atol=1e-12)
+
+
+# --- diffusers checkpoints -----------------------------------------------------------------------
+
+
+def tiny_network(**changes):
+    from diffusers import UNet2DModel
+
+    torch.manual_seed(0)
+    settings = {
+        "sample_size": 8,
+        "in_channels": 1,
+        "out_channels": 1,
+        "layers_per_block": 1,
+        "block_out_channels": (8, 16),
+        "down_block_types": ("DownBlock2D", "AttnDownBlock2D"),
+        "up_block_types": ("AttnUpBlock2D", "UpBlock2D"),
+        "norm_num_groups": 4,
+    }
+    # torch takes another kernel for weights that want a gradient, even under no_grad
+    return UNet2DModel(**{**settings, **changes}).eval().requires_grad_(False)
+
+
+def save(network, folder: Path, layout: str, **scheduler) -> Path:
+    from diffusers import DDPMPipeline, DDPMScheduler
+
+    schedule = DDPMScheduler(**{"clip_sample": False, **scheduler})
+    if layout == "pipeline":
+        DDPMPipeline(network, schedule).save_pretrained(folder)
+    else:
+        network.save_pretrained(folder)
+        schedule.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def saved_checkpoint(tmp_path_factory):
+    return save(tiny_network(), tmp_path_factory.mktemp("saved") / "net", "flat")
+
+
+@pytest.fixture
+def checkpoint(saved_checkpoint, tmp_path):
+    return Path(shutil.copytree(saved_checkpoint, tmp_path / "net"))
+
+
+def edit(file: Path, **changes) -> None:
+    """Change keys of a JSON file; the value ... takes the key away."""
+    config = {**json.loads(file.read_text()), **changes}
+    file.write_text(json.dumps({k: v for k, v in config.items() if v is not ...}))
+
+
+@pytest.mark.parametrize("layout", ["pipeline", "flat"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_checkpoint_gives_the_networks_own_output_to_the_bit(layout, dtype, tmp_path):
+    network = tiny_network(sample_size=(8, 12))
+    folder = save(network, tmp_path / "net", layout, prediction_type="v_prediction")
+    model = load_denoiser(str(folder), CPU, dtype)
+    assert isinstance(model, Denoiser)
+    assert (model.shape, model.prediction, model.data_range) == ((1, 8, 12), "v", (-1, 1))
+    assert not model.network.training
+    assert not any(p.requires_grad for p in model.network.parameters())
+    x = torch.randn(3, 1, 8, 12).to(dtype)
+    t = torch.tensor([999.0, 0.0, 12.75])
+    with torch.no_grad():
+        expected = network.to(dtype=dtype)(x, t).sample
+    got = model(x, t, torch.ones(3))
+    assert got.dtype == dtype
+    assert torch.equal(got, expected)
+    assert not torch.equal(got, model(x, t.flip(0), torch.ones(3)))
+
+
+def test_checkpoint_with_learned_variance_gives_the_first_half(tmp_path):
+    network = tiny_network(in_channels=2, out_channels=4)
+    model = load_checkpoint(save(network, tmp_path / "net", "flat"), CPU, torch.float32)
+    x, t = torch.randn(2, 2, 8, 8), torch.tensor([3.0, 700.0])
+    with torch.no_grad():
+        assert torch.equal(model(x, t, t), network(x, t).sample[:, :2])
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("epsilon", "epsilon"),
+        ("v_prediction", "v"),
+        ("sample", "sample"),
+        ("flow_prediction", "flow"),
+        (..., "epsilon"),
+    ],
+)
+def test_checkpoint_tells_what_the_network_predicts(name, kind, checkpoint):
+    edit(checkpoint / "scheduler_config.json", prediction_type=name)
+    assert load_checkpoint(checkpoint, CPU, torch.float32).prediction == kind
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {},
+        {"num_train_timesteps": 50},
+        {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012},
+        {"beta_schedule": "squaredcos_cap_v2"},
+        {"beta_schedule": "sigmoid"},
+        {"trained_betas": [0.1, 0.2, 0.3]},
+    ],
+    ids=str,
+)
+def test_checkpoint_schedule_is_the_one_of_diffusers(keys, checkpoint):
+    from diffusers import DDPMScheduler
+
+    edit(checkpoint / "scheduler_config.json", **keys)
+    got = load_checkpoint(checkpoint, CPU, torch.float32).alphas_cumprod
+    assert got.dtype == np.float64
+    assert np.array_equal(got, DDPMScheduler(**keys).alphas_cumprod.numpy())
+
+
+@pytest.mark.parametrize("key", ["clip_sample", "thresholding"])
+def test_a_clipping_scheduler_is_warned_about_and_loads(key, checkpoint):
+    edit(checkpoint / "scheduler_config.json", **{key: True})
+    with pytest.warns(UserWarning, match=key):
+        load_checkpoint(checkpoint, CPU, torch.float32)
+
+
+REFUSED = [
+    ("config.json", {"_class_name": "UNet2DConditionModel"}, "text-conditional"),
+    ("config.json", {"_class_name": ...}, "_class_name"),
+    ("config.json", {"num_class_embeds": 10}, "num_class_embeds"),
+    ("config.json", {"class_embed_type": "timestep"}, "class_embed_type"),
+    ("config.json", {"time_embedding_type": "fourier"}, "time_embedding_type"),
+    ("config.json", {"time_embedding_type": "learned"}, "time_embedding_type"),
+    ("config.json", {"sample_size": None}, "sample_size"),
+    ("config.json", {"sample_size": 0}, "sample_size"),
+    ("config.json", {"sample_size": 8.5}, "sample_size"),
+    ("config.json", {"sample_size": [8, 8, 8]}, "sample_size"),
+    ("config.json", {"sample_size": 9}, "sample_size"),  # can't be halved
+    ("config.json", {"in_channels": "one"}, "in_channels"),
+    ("config.json", {"out_channels": 3}, "out_channels"),
+    ("config.json", {"in_channels": 2, "out_channels": 2}, "weights"),
+    ("config.json", {"block_out_channels": [8, 24]}, "weights"),
+    ("config.json", {"mid_block_type": None}, "do not belong together"),
+    ("config.json", {"down_block_types": 5}, "weights"),
+    ("scheduler_config.json", {"prediction_type": "score"}, "prediction_type"),
+    ("scheduler_config.json", {"prediction_type": ["v"]}, "prediction_type"),
+    ("scheduler_config.json", {"rescale_betas_zero_snr": True}, "rescale_betas_zero_snr"),
+    ("scheduler_config.json", {"use_flow_sigmas": True}, "flow"),
+    ("scheduler_config.json", {"timestep_type": "continuous"}, "timestep_type"),
+    ("scheduler_config.json", {"beta_schedule": ...}, "beta_schedule"),
+    ("scheduler_config.json", {"beta_schedule": "zigzag"}, "zigzag"),
+    ("scheduler_config.json", {"num_train_timesteps": ...}, "num_train_timesteps"),
+    ("scheduler_config.json", {"num_train_timesteps": 0}, "schedule"),
+    ("scheduler_config.json", {"num_train_timesteps": "many"}, "schedule"),
+    ("scheduler_config.json", {"beta_end": 2.0}, "schedule"),
+    ("scheduler_config.json", {"trained_betas": [0.1, "x"]}, "schedule"),
+]
+
+
+@pytest.mark.parametrize(("file", "changes", "told"), REFUSED, ids=str)
+def test_a_configuration_that_cannot_be_sampled_is_refused(file, changes, told, checkpoint):
+    edit(checkpoint / file, **changes)
+    with pytest.raises(InputError, match=str(checkpoint)) as error:
+        load_checkpoint(checkpoint, CPU, torch.float32)
+    assert told in tell(error)
+
+
+WEIGHTS = "diffusion_pytorch_model.safetensors"
+
+
+@pytest.mark.parametrize("name", ["config.json", "scheduler_config.json", WEIGHTS])
+@pytest.mark.parametrize("content", [None, b"", b"{", b"[]", b"\xff\xfe\x00", b"{}"])
+def test_a_missing_or_broken_checkpoint_file_is_one_sentence(name, content, checkpoint):
+    if content is None:
+        (checkpoint / name).unlink()
+    else:
+        (checkpoint / name).write_bytes(content)
+    with pytest.raises(InputError, match=str(checkpoint)) as error:
+        load_checkpoint(checkpoint, CPU, torch.float32)
+    tell(error)
+
+
+def test_truncated_weights_are_one_sentence(checkpoint):
+    content = (checkpoint / WEIGHTS).read_bytes()
+    (checkpoint / WEIGHTS).write_bytes(content[: len(content) // 2])
+    with pytest.raises(InputError, match="weights can't be loaded") as error:
+        load_checkpoint(checkpoint, CPU, torch.float32)
+    tell(error)
+
+
+def test_pickled_weights_are_never_loaded(checkpoint):
+    (checkpoint / WEIGHTS).unlink()
+    tiny_network().save_pretrained(checkpoint, safe_serialization=False)
+    with pytest.raises(InputError, match="pickled"):
+        load_checkpoint(checkpoint, CPU, torch.float32)
+
+
+def test_a_latent_pipeline_is_refused(tmp_path):
+    folder = save(tiny_network(), tmp_path / "net", "pipeline")
+    (folder / "vqvae").mkdir()
+    with pytest.raises(InputError, match="latent"):
+        load_checkpoint(folder, CPU, torch.float32)
+
+
+def test_without_diffusers_the_message_says_what_to_install(checkpoint, monkeypatch):
+    monkeypatch.setitem(sys.modules, "diffusers", None)
+    with pytest.raises(InputError, match=r"pip install 'pint-diffusion\[diffusers\]'"):
+        load_checkpoint(checkpoint, CPU, torch.float32)
+
+
+# --- factories -----------------------------------------------------------------------------------
+
+GOOD = """
+from dataclasses import dataclass
+@dataclass
+class Model:
+    device: object
+    dtype: object
+    shape: tuple = (1, 4, 4)
+    prediction: str = "v"
+    alphas_cumprod: tuple = (0.9, 0.5, 0.1)
+    data_range: tuple = (-1, 1)
+    def __call__(self, x, t, alpha_bar):
+        return x
+def build(device, dtype):
+    return Model(device, dtype)
+"""
+
+
+@pytest.mark.parametrize("form", ["path", "module"])
+def test_a_factory_is_found_by_path_and_by_module(form, tmp_path, monkeypatch):
+    (tmp_path / "my_own_network.py").write_text(GOOD)
+    monkeypatch.syspath_prepend(tmp_path)
+    name = tmp_path / "my_own_network.py" if form == "path" else "my_own_network"
+    model = load_denoiser(f"{name}:build", CPU, torch.float64)
+    assert isinstance(model, Denoiser)
+    assert (model.device, model.dtype) == (CPU, torch.float64)
+
+
+def returning(**changes) -> str:
+    lines = [f"    model.{name} = {value}" for name, value in changes.items()]
+    begin = ["def build(device, dtype):", "    model = Model(device, dtype)"]
+    return "\n".join([GOOD, *begin, *lines, "    return model", ""])
+
+
+WRONG_FACTORIES = {
+    "raises": ("def build(device, dtype):\n    raise KeyError('weights')\n", "KeyError: 'weights'"),
+    "exits": ("def build(device, dtype):\n    raise SystemExit(3)\n", "SystemExit: 3"),
+    "raises two lines": ("def build(**_):\n    raise ValueError('a\\nb')\n", "ValueError: a b"),
+    "takes nothing": ("def build():\n    pass\n", "TypeError"),
+    "is not there": ("def other():\n    pass\n", "no function build"),
+    "is a number": ("build = 3\n", "no function build"),
+    "file does not compile": ("def build(:\n", "SyntaxError"),
+    "file raises": ("1 / 0\n", "ZeroDivisionError"),
+    "file imports what is not there": ("import no_such_module_anywhere\n", "ModuleNotFoundError"),
+    "returns nothing": ("def build(**_):\n    pass\n", "NoneType"),
+    "returns a class": (GOOD + "def build(**_):\n    return Model\n", "class Model"),
+    "no attributes": ("def build(**_):\n    return len\n", "shape and prediction"),
+    "shape is a list": (returning(shape="[1, 4, 4]"), "shape"),
+    "shape is empty": (returning(shape="()"), "shape"),
+    "shape has a zero": (returning(shape="(1, 0)"), "shape"),
+    "shape has a float": (returning(shape="(1, 4.0)"), "shape"),
+    "shape has a boolean": (returning(shape="(True,)"), "shape"),
+    "prediction is unknown": (returning(prediction="'score'"), "score"),
+    "prediction is a list": (returning(prediction="['v']"), "prediction"),
+    "schedule rises": (returning(alphas_cumprod="(0.1, 0.9)"), "alphas_cumprod"),
+    "schedule is text": (returning(alphas_cumprod="'linear'"), "linear"),
+    "schedule is None": (returning(alphas_cumprod="None"), "alphas_cumprod"),
+    "data_range falls": (returning(data_range="(1, -1)"), "data_range"),
+    "data_range has NaN": (returning(data_range="(0, float('nan'))"), "data_range"),
+    "data_range has three": (returning(data_range="(0, 1, 2)"), "ValueError"),
+    "data_range is text": (returning(data_range="('0', '1')"), "data_range"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG_FACTORIES)
+def test_a_wrong_factory_is_one_sentence_naming_it(case, tmp_path):
+    source, told = WRONG_FACTORIES[case]
+    (tmp_path / "wrong.py").write_text(source)
+    with pytest.raises(InputError, match="wrong\\.py:build") as error:
+        load_factory(f"{tmp_path / 'wrong.py'}:build", CPU, torch.float32)
+    assert told in tell(error)
+
+
+@pytest.mark.parametrize("spec", ["no_such_module_anywhere:build", "json:no_such_function"])
+def test_a_factory_that_is_not_there_is_one_sentence_naming_it(spec):
+    with pytest.raises(InputError, match=spec) as error:
+        load_denoiser(spec, CPU, torch.float32)
+    tell(error)
+
+
+# --- model names ---------------------------------------------------------------------------------
+
+
+WRONG_NAMES = """
+no/such/dir no.npz {}/some.npz gmm: gmm:no.npz gmm:{} : a: :b a:b:c gmm.npz:a-b no_such.py:build
+.py:build
+"""
+
+
+@pytest.mark.parametrize("spec", [*WRONG_NAMES.split(), "", "a b:c", "a\0b", "x" * 5000])
+def test_a_name_that_cannot_be_a_model_is_told_before_anything_is_loaded(spec, tmp_path):
+    (tmp_path / "some.npz").write_bytes(b"")
+    for function in (check_spec, lambda spec: load_denoiser(spec, CPU, torch.float32)):
+        with pytest.raises(InputError) as error:
+            function(spec.replace("{}", str(tmp_path)))
+        tell(error)
+
+
+def test_an_unknown_name_is_answered_with_the_four_kinds():
+    with pytest.raises(InputError, match=r"bundled.*diffusers.*gmm:FILE.*module:factory"):
+        check_spec("no/such/dir")
+
+
+def test_no_name_means_the_bundled_network(checkpoint, monkeypatch):
+    monkeypatch.setattr(models, "BUNDLED", checkpoint)
+    assert check_spec(None) == "checkpoint"
+    assert load_denoiser(None, CPU, torch.float32).shape == (1, 8, 8)
+    monkeypatch.setattr(models, "BUNDLED", checkpoint / "gone")
+    with pytest.raises(InputError, match="bundled network is missing"):
+        check_spec(None)
+
+
+def test_importing_the_models_and_checking_a_name_imports_nothing_heavy(tmp_path):
+    code = (
+        "import sys; from pint_diffusion.models import check_spec; check_spec('.'); "
+        "print(*[m for m in ('torch', 'mpi4py', 'h5py', 'diffusers') if m in sys.modules])"
+    )
+    root = Path(pint_diffusion.__file__).parents[1]
+    run = subprocess.run(
+        [sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True
+    )
+    assert run.stdout.strip() == ""
+
+
+# --- schedules and grids -------------------------------------------------------------------------
+
+
+def test_schedule_gives_training_values_at_whole_timesteps_to_the_bit():
+    schedule = NoiseSchedule.ddpm_linear(1000)
+    got = schedule.alpha_bar(np.arange(1000))
+    assert np.array_equal(got, schedule.alphas_cumprod)
+    assert np.array_equal(got, np.cumprod(1 - np.linspace(1e-4, 0.02, 1000)))
+    assert schedule.training_steps == 1000
+
+
+def test_schedule_is_clean_one_step_below_the_first():
+    assert NoiseSchedule.ddpm_linear().alpha_bar(-1.0) == 1.0
+
+
+@given(st.integers(-1, 98), st.floats(0, 1))
+def test_schedule_is_linear_in_log_alpha_bar_between_timesteps(j, part):
+    schedule = NoiseSchedule.ddpm_linear(100)
+    low, high = np.log(schedule.alpha_bar([j, j + 1]))
+    got = np.log(schedule.alpha_bar(j + part))
+    assert got == pytest.approx(low + part * (high - low), rel=1e-12, abs=1e-12)
+
+
+@given(st.lists(st.floats(-1, 99), min_size=2, max_size=20))
+def test_schedule_falls_with_the_timestep(t):
+    values = NoiseSchedule.ddpm_linear(100).alpha_bar(np.sort(t))
+    assert (np.diff(values) <= 0).all()
+    assert ((values > 0) & (values <= 1)).all()
+
+
+@pytest.mark.parametrize("t", [-1.01, 999.5, np.nextafter(999, 1000)])
+def test_schedule_refuses_timesteps_outside(t):
+    with pytest.raises(InputError, match="outside the schedule"):
+        NoiseSchedule.ddpm_linear().alpha_bar([0.0, t])
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        *(0.5, [], [0.5], [[0.9, 0.1]], [0.1, 0.9], [0.9, 0.9], [1.0, 0.5], [0.5, 0.0]),
+        *([0.5, -0.1], [0.9, np.nan, 0.1], [np.inf, 0.1], [0.9, 0.1, 0.2]),
+    ],
+    ids=str,
+)
+def test_schedule_refuses_what_does_not_fall_inside_zero_and_one(values):
+    with pytest.raises(InputError, match="alphas_cumprod"):
+        NoiseSchedule(values)
+
+
+@given(st.integers(1, 3000))
+def test_trailing_levels_run_evenly_from_the_noisiest_to_the_clean_level(steps):
+    schedule = NoiseSchedule.ddpm_linear(1000)
+    levels = trailing_levels(schedule, steps)
+    assert len(levels) == steps + 1
+    assert levels[0] == (999.0, schedule.alphas_cumprod[-1])
+    assert levels[-1] == (-1.0, 1.0)
+    assert np.diff([level.t for level in levels]) == pytest.approx(-1000 / steps)
+    assert (np.diff([level.alpha_bar for level in levels]) > 0).all()
+
+
+@given(st.integers(1, 2000), st.data())
+def test_even_bounds_cut_all_steps_into_parts_that_differ_by_at_most_one(steps, data):
+    slices = data.draw(st.integers(1, steps))
+    sizes = np.diff(even_bounds(steps, slices))
+    assert len(sizes) == slices
+    assert sizes.sum() == steps
+    assert sizes.min() >= 1
+    assert sizes.max() - sizes.min() <= 1
+
+
+@pytest.mark.parametrize(("steps", "slices"), [(4, 0), (4, -1), (4, 5), (0, 1)])
+def test_even_bounds_refuse_empty_slices(steps, slices):
+    with pytest.raises(InputError, match="slices"):
+        even_bounds(steps, slices)
+
+
+@given(st.integers(1, 60), st.data())
+def test_slices_join_into_the_whole_walk_and_coarse_levels_are_fine_levels(steps, data):
+    slices = data.draw(st.integers(1, steps))
+    grid = make_grid(NoiseSchedule.ddpm_linear(), steps, slices)
+    assert (grid.steps, grid.slices) == (steps, slices)
+    walk = [grid.levels[0]]
+    for n in range(slices):
+        fine = grid.fine(n)
+        assert fine[0] == walk[-1]
+        walk += fine[1:]
+        wanted = data.draw(st.integers(1, 10))
+        coarse = grid.coarse(n, wanted)
+        assert (coarse[0], coarse[-1]) == (fine[0], fine[-1])
+        assert len(coarse) == min(wanted, len(fine) - 1) + 1
+        places = [fine.index(level) for level in coarse]
+        assert np.ptp(np.diff(places)) <= 1
+    assert tuple(walk) == grid.levels
+
+
+def test_grid_takes_uneven_bounds():
+    grid = make_grid(NoiseSchedule.ddpm_linear(), 10, 2, [0, 3, 4, 10])
+    assert [len(grid.fine(n)) for n in range(grid.slices)] == [4, 2, 7]
+
+
+@pytest.mark.parametrize("bounds", [(), (0,), (0, 9), (1, 10), (0, 5, 5, 10), (0, 7, 5, 10)])
+def test_grid_refuses_bounds_that_do_not_rise_from_zero_to_the_steps(bounds):
+    with pytest.raises(InputError, match="boundaries"):
+        make_grid(NoiseSchedule.ddpm_linear(), 10, 2, bounds)
+
+
+def test_grid_refuses_levels_that_do_not_rise():
+    levels = trailing_levels(NoiseSchedule.ddpm_linear(), 3)
+    with pytest.raises(InputError, match="alpha_bar"):
+        TimeGrid(levels[::-1], (0, 3))
+
+
+def test_a_walk_needs_a_step():
+    with pytest.raises(InputError, match="steps"):
+        trailing_levels(NoiseSchedule.ddpm_linear(), 0)
+
+
+@pytest.mark.parametrize(
+    ("steps", "ranks", "slices"), [(16, 1, 4), (17, 1, 4), (1, 1, 1), (100, 8, 8)]
+)
+def test_slices_default_to_the_ranks_or_the_root_of_the_steps(steps, ranks, slices):
+    assert default_slices(steps, ranks) == slices
+
+
+def test_the_denoiser_protocol_wants_all_its_attributes():
+    assert not isinstance(SimpleNamespace(shape=(1,)), Denoiser)
