@@ -123,6 +123,12 @@ def simulate(
     return table[table["stop"] <= now + call], now
 
 
+def nothing_is_cut_off(path: Any) -> bool:
+    """Whether the picture's border is white."""
+    pixels = np.asarray(Image.open(path).convert("L"))
+    return all((edge == 255).all() for edge in (pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]))
+
+
 def even(slices: int, steps: int) -> list[int]:
     return [n * steps for n in range(slices + 1)]
 
@@ -182,7 +188,7 @@ def make_record(
             "solver": "ddim",
             "coarse_steps": 1,
             "placement": "root",
-            "tolerance": 0.1,
+            "tolerance": 0.2,
             "max_iterations": None,
         },
         facts={
@@ -368,6 +374,7 @@ def test_every_kind_of_data_is_drawn(
         width, height = Image.open(tmp_path / name).size
         assert 100 < width < 3000
         assert 100 < height < 3000
+        assert nothing_is_cut_off(tmp_path / name)
 
 
 def test_refinement_has_at_most_ten_columns_the_first_and_the_last(tmp_path: Any) -> None:
@@ -393,6 +400,7 @@ def test_wavefront_is_drawn_on_any_number_of_ranks(ranks: int, tmp_path: Any) ->
     width, height = Image.open(tmp_path / "wavefront.png").size
     assert width == 1650
     assert 400 < height < 1500
+    assert nothing_is_cut_off(tmp_path / "wavefront.png")
 
 
 def test_wavefront_takes_no_events_and_events_of_no_iteration(tmp_path: Any) -> None:
@@ -428,13 +436,14 @@ def test_wavefront_of_64_ranks_and_50000_events_needs_little_memory_and_time(tmp
     rows["stop"] = rows["start"] + 0.01
     record = make_record(slices=64, steps=16, k=7, ranks=64, events=rows, samples=np.zeros((2, 2)))
     draw_wavefront(make_record(), tmp_path / "warm_up.png")
+    start = time.process_time()
+    draw_wavefront(record, tmp_path / "wavefront.png")
+    assert time.process_time() - start < 10
     tracemalloc.start()
-    start = time.perf_counter()
     draw_wavefront(record, tmp_path / "wavefront.png")
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert peak < 400e6
-    assert time.perf_counter() - start < 60
+    assert peak < 100e6
     assert Image.open(tmp_path / "wavefront.png").size[1] > 1000
 
 
@@ -463,12 +472,13 @@ def test_progress_on_a_terminal_is_one_live_line() -> None:
     stream = Terminal()
     progress = Progress(4, 4, 0.1, stream)
     progress.boundary(4, 0, None)
-    for k in (1, 2):
+    for k in (1, 2, 3):
         for n in range(k, 5):
-            progress.boundary(n, k, np.array([10.0 / k**4]))
+            progress.boundary(n, k, np.array([10.0 / k**4 if k < 3 else 0.01]))
     progress.close()
     assert stream.getvalue().count("\n") == 1
     assert "iteration 3: slice 0/4, change 0.625 >= 0.1" in stream.getvalue()
+    assert "iteration 3: done, change 0.01 < 0.1" in stream.getvalue().split("\r")[-1]
 
 
 @pytest.mark.parametrize(

@@ -53,7 +53,7 @@ def check_spec(spec: str | None) -> Literal["checkpoint", "mixture", "factory"]:
         if not os.path.isfile(spec[4:]):
             raise InputError(f"model {spec}: no such file; give gmm:FILE.npz")
         return "mixture"
-    if spec and os.path.isdir(spec):
+    if os.path.isdir(spec):
         return "checkpoint"
     if ":" in spec:
         _check_factory(spec)

@@ -13,59 +13,66 @@ import copy
 import csv
 import math
 import os
+import sys
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from jsonargparse import auto_cli
+from pydantic import Field, PositiveInt
+from pydantic_settings import SettingsConfigDict
 from torch import Tensor
 from tqdm import tqdm
 
+from pint_diffusion.config import FromCommandLine, parse
+from pint_diffusion.errors import InputError
 from pint_diffusion.grid import NoiseSchedule
 
 PREDICTION = "v_prediction"
 
 
-@dataclass(frozen=True)
-class Training:
-    """Train a class-free diffusion network on an .npz of pictures.
+class Training(FromCommandLine):
+    """Train a class-free diffusion network on grey pictures."""
 
-    Attributes
-    ----------
-    data : Path
-        File with `images`, (count, height, width), uint8.
-    out : Path
-        Folder of the checkpoint, the log, the loss curve and the training state.
-    steps : int
-        Optimiser steps in all.
-    batch : int
-        Pictures per step.
-    lr : float
-        Peak learning rate; 5 % warm-up, then a cosine down to zero.
-    ema : float
-        Decay of the averaged weights, the ones that are saved.
-    channels : tuple[int, int, int]
-        Channels at full, half and quarter resolution.
-    save_every : int
-        Steps between saves.
-    seed : int
-        Seed of weights, pictures and noise.
-    device : str
-        torch device.
+    model_config = SettingsConfigDict(cli_prog_name="python -m pint_diffusion.models.train")
+
+    data: Path = Field(description=".npz file with `images`, (count, size, size), uint8")
+    out: Path = Field(description="folder of checkpoint, log, loss curve and training state")
+    steps: PositiveInt = Field(4000, description="optimiser steps in all")
+    batch: PositiveInt = Field(64, description="pictures per step")
+    lr: float = Field(
+        1.5e-3, gt=0, description="peak learning rate; 5 % of the steps warm up, then a cosine"
+    )
+    ema: float = Field(
+        0.998, gt=0, lt=1, description="decay of the averaged weights, the ones that are saved"
+    )
+    channels: tuple[int, ...] = Field(
+        (24, 48, 96), description="channels at full, half and quarter resolution"
+    )
+    save_every: PositiveInt = Field(250, description="steps between saves")
+    seed: int = Field(0, ge=0, description="seed of weights, pictures and noise")
+    device: str = Field("cpu", description="torch device")
+
+
+def load_images(path: Path) -> Tensor:
+    """Read the pictures to train on, (count, size, size) uint8.
+
+    Raises
+    ------
+    InputError
+        If the file holds no such array.
     """
-
-    data: Path
-    out: Path
-    steps: int = 4000
-    batch: int = 64
-    lr: float = 1.5e-3
-    ema: float = 0.998
-    channels: tuple[int, int, int] = (24, 48, 96)
-    save_every: int = 250
-    seed: int = 0
-    device: str = "cpu"
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            images = file["images"]
+    except (OSError, KeyError, ValueError) as error:
+        raise InputError(f"--data {path} has no array 'images' that can be read: {error}") from None
+    if images.dtype != np.uint8 or images.ndim != 3 or images.shape[1] != images.shape[2]:
+        raise InputError(
+            f"--data {path}: images is {images.dtype} {images.shape}, but must be uint8 "
+            "(count, size, size)"
+        )
+    return torch.from_numpy(images)
 
 
 def make_network(size: int, channels: tuple[int, ...]) -> torch.nn.Module:
@@ -128,8 +135,7 @@ def train(run: Training) -> None:
     """Train, save every ``save_every`` steps, and go on from the last save if there is one."""
     torch.manual_seed(run.seed)
     run.out.mkdir(parents=True, exist_ok=True)
-    with np.load(run.data) as file:
-        images = torch.from_numpy(file["images"])
+    images = load_images(run.data)
     network = make_network(images.shape[-1], run.channels).to(run.device)
     average = copy.deepcopy(network).requires_grad_(False)
     optimiser = torch.optim.AdamW(network.parameters(), run.lr, weight_decay=1e-3)
@@ -189,4 +195,7 @@ def train(run: Training) -> None:
 
 
 if __name__ == "__main__":
-    train(auto_cli(Training, as_positional=False))
+    try:
+        train(parse(Training, sys.argv[1:]))
+    except InputError as error:
+        sys.exit(f"error: {error}")

@@ -152,7 +152,7 @@ def _draw_points(record: RunRecord, columns: list[tuple[str, NDArray[Any]]], pat
     across = min(5, len(columns))
     down = -(-len(columns) // across)
     size = (2.4 * across, 2.7 * down) if len(columns) > 1 else (5.0, 5.0)
-    figure = Figure(figsize=size, dpi=_DPI, layout="constrained", facecolor="white")
+    figure = Figure(figsize=size, dpi=_DPI, layout="compressed", facecolor="white")
     FigureCanvasAgg(figure)
     panels = figure.subplots(down, across, squeeze=False, sharex=True, sharey=True).ravel()
     reference = clouds[-1]
@@ -189,7 +189,7 @@ def _label(
     if np.array_equal(answer, reference):
         return "identical"
     difference = mean_difference(answer, reference, record.facts["data_range"])
-    return f"{difference:.2f} / 255" if difference >= 0.01 else f"{difference:.0e} / 255"
+    return f"{difference:.2f} / 255" if difference >= 0.01 else f"{difference:.2g} / 255"
 
 
 def _is_picture(shape: tuple[int, ...]) -> bool:

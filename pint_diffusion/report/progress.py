@@ -87,11 +87,13 @@ class Progress:
 
     def _draw(self, bar: tqdm) -> None:
         last = max(self._finished, default=-1)
-        k = min(last + 1, self._limit)  # the oldest iteration under way
-        text = f"iteration {k}: slice {self._reached.get(k, 0)}/{self._slices}"
+        guess = self._guess()
+        if guess is not None and guess <= last:
+            text = f"iteration {last}: done"
+        else:  # show the oldest iteration under way
+            text = f"iteration {last + 1}: slice {self._reached.get(last + 1, 0)}/{self._slices}"
         if last in self._changes:
             text += f", change {self._against(last)}"
-        guess = self._guess()
         bar.total = self._slices * ((self._limit if guess is None else guess) + 1)
         bar.n = min(sum(self._reached.values()), bar.total)
         bar.set_description_str(text + self._time_left(), refresh=False)

@@ -180,7 +180,7 @@ def _how_it_stopped(record: RunRecord) -> list[tuple[str, str]]:
 def _what_it_cost(record: RunRecord) -> list[tuple[str, str]]:
     facts = record.facts
     needed, wasted = int(facts["evaluations"]), int(facts["evaluations_wasted"])
-    share = f" ({wasted / (needed + wasted):.1%} of all)" if wasted else ""
+    share = f" ({100 * wasted / (needed + wasted):.1f} % of all)" if wasted else ""
     deep = str(facts["evaluations_deep"])
     if bound := bound_text(record):
         deep += f" (bound {bound})"
@@ -223,10 +223,8 @@ def _how_long_it_took(record: RunRecord) -> list[tuple[str, str]]:
         rows.append(("speed-up", f"{float(sequential) / wall:.2f}x (measured)"))
     if is_parareal(record):
         deep, calls = int(facts["evaluations_deep"]), int(facts["calls_deep"])
-        text = f"{steps / deep:.2f}x (estimated: N / evaluations deep = {steps} / {deep})"
-        if calls != deep:
-            text += f"; {steps / calls:.2f}x on these ranks (N / calls deep)"
-        rows.append(("predicted speed-up", text))
+        text = f"{steps / deep:.2f}x by evaluations deep, {steps / calls:.2f}x by calls deep"
+        rows.append(("predicted speed-up", f"{text} (estimate: N / deep, batching free)"))
     return rows
 
 
@@ -239,7 +237,9 @@ def _error_text(record: RunRecord) -> str:
     norm = float(np.linalg.norm(truth.astype(np.float64)))
     relative = float(np.linalg.norm(difference)) / norm if norm else float("inf")
     mean = mean_difference(record.samples, truth, record.facts["data_range"])
-    return f"max {np.abs(difference).max():.2g}, relative L2 {relative:.2g}, mean {mean:.2g} / 255"
+    return (
+        f"max abs {np.abs(difference).max():.2g}, relative L2 {relative:.2g}, mean {mean:.2g} / 255"
+    )
 
 
 def _time_table(record: RunRecord) -> list[str]:

@@ -22,7 +22,9 @@ _WIDTH, _LEFT, _RIGHT, _TOP, _BOTTOM = 11.0, 0.62, 1.75, 0.62, 0.5  # inches: ma
 _BODY_FROM, _BODY = 0.05, 0.79  # where a lane's boxes lie; a lane is 1 high
 _STRIPS = {b"send": (0.86, "#D55E00"), b"recv": (0.92, "#000000")}  # below them: messages
 _STRIP = 0.06
-_STRIPES = {b"coarse": (0.2, 0.4, 0.6, 0.8), b"shared": (0.5,)}  # heights in a box
+_HATCHES = {b"coarse": "//////", b"shared": "xxxx"}
+_STRIPES = {b"coarse": (0.25, 0.5, 0.75), b"shared": (0.5,)}  # heights in a box
+_MOST_HATCHED = 500
 _WAIT, _NO_ITERATION = "#e6e6e6", "#999999"
 _MANY = 9  # iterations, from which on a colour bar replaces the legend's entries
 
@@ -31,8 +33,8 @@ def draw_wavefront(record: RunRecord, path: str | Path) -> None:
     """Write the measured Gantt chart of a run as one PNG.
 
     Every rank is a lane, rank 0 at the top. A box is a network evaluation: its colour is the
-    iteration; striped ones are coarse solves, those with one stripe serve a coarse and a fine
-    solve at once, pale ones belong to iterations beyond the answer (speculation). A rank with several
+    iteration; hatched ones are coarse solves, cross-hatched ones serve a coarse and a fine solve
+    at once, pale ones belong to iterations beyond the answer (speculation). A rank with several
     slices has a sub-lane for each, and one for coarse solves it makes for other slices. Rows of
     one batched call share their sub-lane's height. Grey is waiting; messages are strips at the
     lane's lower edge.
@@ -64,14 +66,15 @@ def draw_wavefront(record: RunRecord, path: str | Path) -> None:
         axes.set_xlim(0.0, span)
         pixel = span / (across * _WIDTH * _DPI)
         _draw_waits(axes, events)
+        hatches: dict[bytes, str] = {}
         if evaluations.size:
             boxes = _boxes(evaluations, sublane, sublanes)
-            _draw_evaluations(axes, record, evaluations, boxes, pixel)
+            hatches = _draw_evaluations(axes, record, evaluations, boxes, pixel)
             if int(sublanes.max()) > 1:
                 room = inches / ranks * _DPI * _BODY / sublanes
                 _draw_slice_numbers(axes, record, evaluations, boxes, room, pixel)
         _draw_messages(axes, events, pixel)
-        _draw_legend(figure, axes, record, events)
+        _draw_legend(figure, axes, record, events, hatches)
     else:
         axes.set_xticks([])
         axes.text(0.5, 0.5, "no events were recorded", transform=axes.transAxes, ha="center")
@@ -123,7 +126,7 @@ def _add_rectangles(axes: Axes, boxes: NDArray[np.float64], **style: Any) -> Non
 def _draw_frame(axes: Axes, record: RunRecord, ranks: int, lane: float) -> None:
     """Draw lanes, ticks and title."""
     facts = record.facts
-    axes.set_ylim(ranks, 0)
+    axes.set_ylim(ranks if ranks > 1 else _BODY_FROM + _BODY + 0.05, 0)  # 1 rank: no messages
     every = int(np.ceil(0.13 / lane))  # inches a tick label needs
     axes.set_yticks(np.arange(0, ranks, every) + _BODY_FROM + _BODY / 2)
     axes.set_yticklabels([str(rank) for rank in range(0, ranks, every)], fontsize=8)
@@ -155,34 +158,40 @@ def _draw_waits(axes: Axes, events: NDArray[Any]) -> None:
 
 def _draw_evaluations(
     axes: Axes, record: RunRecord, e: NDArray[Any], boxes: NDArray[np.float64], pixel: float
-) -> None:
-    """Draw boxes and the stripes that tell kinds apart.
+) -> dict[bytes, str]:
+    """Draw boxes and what tells kinds apart; return the hatches of the kinds for the legend.
 
-    Narrow boxes go without edges, which would hide them. The stripes are boxes too: they stay
-    readable at any width, and Agg takes a millisecond for every hatched path.
+    Narrow boxes go without edges, which would hide them. Many or narrow ones have stripes instead
+    of a hatch: Agg takes a millisecond for every hatched path.
     """
     colours = _colours(e)[e["iteration"] + 1]
     ahead = _ahead(record, e)
     colours[ahead] = _pale(colours[ahead])
-    style: dict[str, Any] = {"linewidths": 0.0, "antialiaseds": False}
+    plain: dict[str, Any] = {"linewidths": 0.0, "antialiaseds": False}
     wide = float(np.median(boxes[:, 1] - boxes[:, 0])) >= 8 * pixel
-    edges = {"linewidths": 0.5, "edgecolors": "white"} if wide else style
+    edges = {"linewidths": 0.5, "edgecolors": "white"} if wide else plain
+    if wide and (e["kind"] != b"fine").sum() <= _MOST_HATCHED:
+        for kind in EVALUATION_KINDS:
+            of, hatch = e["kind"] == kind, _HATCHES.get(kind)
+            _add_rectangles(axes, boxes[of], facecolors=colours[of], hatch=hatch, **edges)
+        return _HATCHES
     _add_rectangles(axes, boxes, facecolors=colours, **edges)
     for kind, heights in _STRIPES.items():
         x0, x1, y0, y1 = boxes[e["kind"] == kind].T
         for height in heights:
-            top, bottom = (y0 + (y1 - y0) * (height + d) for d in (-0.05, 0.05))
-            _add_rectangles(axes, np.stack([x0, x1, top, bottom], 1), facecolors="white", **style)
+            top, bottom = (y0 + (y1 - y0) * (height + d) for d in (-0.06, 0.06))
+            _add_rectangles(axes, np.stack([x0, x1, top, bottom], 1), facecolors="white", **plain)
+    return {b"coarse": "----", b"shared": "--"}
 
 
 def _colours(events: NDArray[Any]) -> NDArray[np.float64]:
-    """RGBA of iterations -1 (none), 0, 1, ... up to the last that occurs."""
+    """RGB of iterations -1 (none), 0, 1, ... up to the last that occurs."""
     import matplotlib
-    from matplotlib.colors import to_rgba
+    from matplotlib.colors import to_rgb
 
     last = max(0, int(events["iteration"].max()))
     scale = matplotlib.colormaps["viridis"](np.linspace(0.05, 0.88, max(last + 1, 4)))
-    return np.concatenate([[to_rgba(_NO_ITERATION)], scale])
+    return np.concatenate([[to_rgb(_NO_ITERATION)], scale[:, :3]])
 
 
 def _pale(colours: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -209,14 +218,14 @@ def _draw_slice_numbers(
     colours, ahead = _colours(e), _ahead(record, e)
     fine = np.flatnonzero(e["kind"] != b"coarse")
     high = np.round(boxes[fine, 3] - boxes[fine, 2], 9)
-    e, boxes, ahead = (rows[fine] for rows in (e, boxes, ahead))
+    e, boxes, ahead = e[fine], boxes[fine], ahead[fine]
     order = np.lexsort((e["start"], -high, e["iteration"], e["slice"], e["rank"]))
     key = np.stack([e["rank"], e["slice"], e["iteration"]], axis=1)[order]
     _, first, count = np.unique(key, axis=0, return_index=True, return_counts=True)
     for i, evaluations in zip(order[first], count, strict=True):
         x0, x1, y0, y1 = boxes[i]
         if room[e["rank"][i]] >= 12 and (x1 - x0) * evaluations >= 18 * pixel:
-            dark = colours[e["iteration"][i] + 1, :3] @ (0.3, 0.6, 0.1) < 0.55 and not ahead[i]
+            dark = colours[e["iteration"][i] + 1] @ (0.3, 0.6, 0.1) < 0.55 and not ahead[i]
             axes.text(
                 x0 + 4 * pixel,
                 (y0 + y1) / 2,
@@ -237,50 +246,48 @@ def _draw_messages(axes: Axes, events: NDArray[Any], pixel: float) -> None:
         _add_rectangles(axes, boxes, facecolors=colour, linewidths=0, antialiaseds=False)
 
 
-def _draw_legend(figure: Figure, axes: Axes, record: RunRecord, events: NDArray[Any]) -> None:
+def _draw_legend(
+    figure: Figure, axes: Axes, record: RunRecord, events: NDArray[Any], hatches: dict[bytes, str]
+) -> None:
     """Place what colours, hatches and strips mean to the right of the axes."""
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import BoundaryNorm, ListedColormap
+    from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
     kinds = set(np.unique(events["kind"]))
     e = events[np.isin(events["kind"], EVALUATION_KINDS)]
-    handles, colours = [], _colours(e) if e.size else np.empty((0, 4))
+    handles: list[Any] = []
+    colours = _colours(e) if e.size else np.empty((0, 3))
     present = np.unique(e["iteration"])
     bar = present.size > _MANY
     for k in present:
         if k < 0 or not bar:
             label = f"iteration k = {k}" if k >= 0 else "no iteration"
             handles.append(Patch(facecolor=colours[k + 1], label=label))
-    names = {b"fine": "fine", b"coarse": "coarse", b"shared": "fine and coarse"}
-    hatches = {b"fine": None, b"coarse": "-----", b"shared": "--"}
-    for kind in EVALUATION_KINDS:
+    names = ("fine evaluation", "coarse evaluation", "fine + coarse at once")
+    for kind, name in zip(EVALUATION_KINDS, names, strict=True):
         if kind in kinds:
             style: dict[str, Any] = {"facecolor": "0.45", "edgecolor": "white", "linewidth": 0}
-            label = f"{names[kind]} evaluation"
-            handles.append(Patch(hatch=hatches[kind], label=label, **style))
+            handles.append(Patch(hatch=hatches.get(kind), label=name, **style))
     if e.size and (ahead := _ahead(record, e)).any():
-        pale = _pale(colours[e["iteration"][ahead].min() + 1])
+        pale = tuple(_pale(colours[e["iteration"][ahead].min() + 1]).tolist())
         handles.append(Patch(facecolor=pale, label="pale: speculation"))
     if b"wait" in kinds:
         handles.append(Patch(facecolor=_WAIT, label="waiting"))
     for kind, name in zip(MESSAGE_KINDS, ("send", "receive"), strict=True):
         if kind in kinds:
             handles.append(Patch(facecolor=_STRIPS[kind][1], label=f"{name} (lower edge)"))
-    axes.legend(
-        handles=handles,
-        loc="upper left",
-        bbox_to_anchor=(1.01, 1.0),
-        borderaxespad=0,
-        frameon=False,
-        fontsize=8,
-        handlelength=1.6,
-        handleheight=1.1,
-    )
+    if axes.texts:
+        handles.append(Line2D([], [], ls="", marker="$n$", color="k", label="number: slice"))
+    look = {"borderaxespad": 0, "frameon": False, "handlelength": 1.6, "handleheight": 1.1}
+    axes.legend(handles=handles, loc="upper left", bbox_to_anchor=(1.01, 1.0), fontsize=8, **look)
     if bar:
         box = axes.get_position()
-        high = min(0.55 * box.height, 2.5 / figure.get_figheight())
-        cax = figure.add_axes((box.x1 + 0.018, box.y0, 0.014, high))
+        inch = 1 / figure.get_figheight()
+        top = box.y1 - (0.21 * len(handles) + 0.2) * inch
+        high = min(top - box.y0, 2.5 * inch)
+        cax = figure.add_axes((box.x1 + 0.018, top - high, 0.014, high))
         last = int(present[-1])
         norm = BoundaryNorm(np.arange(last + 2) - 0.5, last + 1)
         mappable = ScalarMappable(norm, ListedColormap(colours[1 : last + 2]))

@@ -1,0 +1,46 @@
+# make demo: four MPI ranks draw pictures.   make test: every test on 1 process and 1, 2, 4, 8 ranks.
+# Both make .venv first if there is none. PYTHON names the interpreter to make it with.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+OUT    ?= pint_run
+RANKS  ?= 4
+PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+# A rank that can't go on ends the job; the time-out ends a job that does not.
+MPIEXEC := timeout --kill-after=10 900 $(BIN)/mpiexec
+
+.PHONY: demo test test-one test-mpi lint docs clean
+
+demo: $(VENV)/.made
+	$(MPIEXEC) -n $(RANKS) $(BIN)/pint-diffusion sample --steps 64 --slices 8 --samples 16 \
+	    --placement slice --warmup --verify --out $(OUT) --force
+
+test: test-one test-mpi
+
+test-one: $(VENV)/.made-test
+	timeout --kill-after=10 900 $(BIN)/python -m pytest -q -m "not mpi"
+
+test-mpi: $(VENV)/.made-test
+	for n in 1 2 4 8; do echo "== $$n ranks"; $(MPIEXEC) -n $$n $(BIN)/python -m mpi4py -m pytest \
+	    -q -x -p no:cacheprovider --with-mpi --ranks $$n -m mpi || exit 1; done
+
+lint: $(VENV)/.made-test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+docs: $(VENV)/.made
+	$(PIP) -e '.[docs]'
+	$(BIN)/sphinx-build -q -W -b html docs docs/_build
+
+$(VENV)/.made: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) -e '.[mpich,diffusers]'
+	touch $@
+
+$(VENV)/.made-test: $(VENV)/.made
+	$(PIP) -e '.[mpich,diffusers,test]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) pint_run docs/_build build *.egg-info

@@ -1,0 +1,73 @@
+"""Networks for tests: slow, broken, deadly. Used as ``path/to/networks.py:factory``."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+
+import numpy as np
+import torch
+
+
+class Contraction:
+    """A smooth stand-in for a network on pairs of numbers; ``act`` happens in every call."""
+
+    shape = (2,)
+    prediction = "sample"
+    data_range = (-1.0, 1.0)
+    alphas_cumprod = np.cumprod(1 - np.linspace(1e-4, 0.02, 1000))
+
+    def __init__(self, act=None, seconds=0.0):
+        self.calls = 0
+        self.act = act
+        self.seconds = seconds
+
+    def __call__(self, x, t, alpha_bar):
+        self.calls += 1
+        time.sleep(self.seconds)
+        out = torch.tanh(2 * x)
+        return self.act(self.calls, out) if self.act else out
+
+
+def rank() -> int:
+    return int(os.environ.get("PMI_RANK", 0))
+
+
+def on(where: int, call: int, what):
+    """Do something on one rank from one call on."""
+    return lambda calls, out: what(out) if rank() == where and calls >= call else out
+
+
+def slow(device, dtype):
+    """Sleeps 100 ms."""
+    return Contraction(seconds=0.1)
+
+
+def nan_late(device, dtype):
+    """Returns NaN from the 12th call on, on the last of up to 4 ranks."""
+    where = 3 if "PMI_RANK" in os.environ else 0
+    return Contraction(on(where, 12, lambda out: out * float("nan")), 0.01)
+
+
+def wrong_shape(device, dtype):
+    return Contraction(on(0, 3, lambda out: out[:, :1]), 0.01)
+
+
+def not_a_tensor(device, dtype):
+    return Contraction(lambda calls, out: (out,))
+
+
+def raises(device, dtype):
+    def act(out):
+        raise ZeroDivisionError("the user's own mistake")
+
+    return Contraction(on(2, 6, act), 0.05)
+
+
+def killed(device, dtype):
+    return Contraction(on(2, 6, lambda out: os.kill(os.getpid(), signal.SIGKILL)), 0.05)
+
+
+def exits(device, dtype):
+    return Contraction(on(1, 6, lambda out: os._exit(17)), 0.05)

@@ -1,0 +1,143 @@
+"""Bad input gets one sentence and exit code 2, on one rank and on four, and never a traceback."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from launch import launch
+
+
+def mixture(folder, name="m.npz", **changes):
+    arrays = {
+        "means": np.zeros((2, 3)), "variances": np.array([0.1, 0.2]), "weights": np.full(2, 0.5)
+    } | changes  # fmt: skip
+    np.savez(folder / name, **{k: v for k, v in arrays.items() if v is not None})
+    return f"gmm:{folder / name}"
+
+
+def factory(folder, body):
+    (folder / "net.py").write_text(f"def make(device, dtype):\n    {body}\n")
+    return f"{folder / 'net.py'}:make"
+
+
+CASES = {
+    "unknown flag": (lambda f: ["--stpes", "4"], "--stpes"),
+    "unknown model": (lambda f: ["--model", "stable-diffusion"], "stable-diffusion"),
+    "path that does not exist": (lambda f: ["--model", f"{f}/no/where"], "no/where"),
+    "mixture that does not exist": (lambda f: ["--model", f"gmm:{f}/none.npz"], "none.npz"),
+    "not a checkpoint": (lambda f: ["--model", f], "config.json"),
+    "unsupported checkpoint": (
+        lambda f: [(f / "config.json").write_text('{"_class_name": "FluxTransformer2DModel"}')]
+        and ["--model", f],
+        "Flux",
+    ),
+    "no such factory module": (lambda f: ["--model", "no_such_module:make"], "no_such_module"),
+    "no such factory": (
+        lambda f: ["--model", factory(f, "pass").replace(":make", ":mak")], "mak"
+    ),
+    "factory raises": (
+        lambda f: ["--model", factory(f, "raise RuntimeError('no weights here')")],
+        "no weights here",
+    ),
+    "factory returns the wrong thing": (lambda f: ["--model", factory(f, "return 3")], "net.py"),
+    "mixture without weights": (lambda f: ["--model", mixture(f, weights=None)], "weights"),
+    "mis-shaped mixture": (
+        lambda f: ["--model", mixture(f, variances=np.ones(3))], "variances"
+    ),
+    "negative variance": (
+        lambda f: ["--model", mixture(f, variances=np.array([0.1, -1]))], "variances"
+    ),
+    "NaN in a mixture": (
+        lambda f: ["--model", mixture(f, means=np.full((2, 3), np.nan))], "means"
+    ),
+    "not an npz": (
+        lambda f: [(f / "m.npz").write_text("hello")] and ["--model", f"gmm:{f}/m.npz"], "m.npz"
+    ),
+    "fewer steps than slices": (lambda f: ["--steps", 4, "--slices", 8], "--steps"),
+    "no slices": (lambda f: ["--slices", 0], "--slices"),
+    "no samples": (lambda f: ["--samples", 0], "--samples"),
+    "bounds that fall": (lambda f: ["--bounds", "0,9,5,20,64"], "boundaries"),
+    "bounds and slices that differ": (lambda f: ["--bounds", "0,9,64", "--slices", 8], "bounds"),
+    "tolerance 0": (lambda f: ["--tolerance", 0], "--tolerance"),
+    "tolerance NaN": (lambda f: ["--tolerance", "nan"], "--tolerance"),
+    "placement nowhere": (lambda f: ["--placement", "moon"], "--placement"),
+    "batching of nothing": (lambda f: ["--batching", 0], "--batching"),
+    "no CUDA here": (lambda f: ["--device", "cuda"], "--device cuda"),
+    "output below a file": (
+        lambda f: [(f / "file").write_text("")] and ["--out", f / "file" / "run"], "--out"
+    ),
+    "output that exists": (
+        lambda f: [(f / "old").mkdir(), (f / "old" / "thing").write_text("")]
+        and ["--out", f / "old"],
+        "--force",
+    ),
+    "config with an unknown key": (
+        lambda f: [(f / "c.yaml").write_text("stpes: 4\n")] and ["--config", f / "c.yaml"], "stpes"
+    ),
+    "config that does not exist": (lambda f: ["--config", f / "none.yaml"], "none.yaml"),
+    "config that is no YAML": (
+        lambda f: [(f / "c.yaml").write_text("{")] and ["--config", f / "c.yaml"], "c.yaml"
+    ),
+    "config with a bad value": (
+        lambda f: [(f / "c.yaml").write_text("steps: many\n")] and ["--config", f / "c.yaml"],
+        "steps",
+    ),
+}  # fmt: skip
+NEEDS_CUDA_ABSENT = {"no CUDA here"}
+
+
+@pytest.mark.parametrize("ranks", [1, 4])
+@pytest.mark.parametrize("case", CASES)
+def test_bad_input_is_one_sentence_and_exit_code_2(tmp_path, case, ranks):
+    import torch
+
+    if case in NEEDS_CUDA_ABSENT and torch.cuda.is_available():
+        pytest.skip("there is a CUDA device here")
+    arguments, named = CASES[case]
+    given = arguments(tmp_path)
+    good = ["--model", mixture(tmp_path, "good.npz"), "--out", tmp_path / "out"]
+    ended = launch("sample", *good, *given, ranks=ranks)
+    lines = [line for line in ended.err.splitlines() if line.strip()]
+    assert ended.code == 2, ended
+    assert len(lines) == 1, ended.err
+    assert lines[0].startswith("pint-diffusion: error: ")
+    assert named in lines[0]
+    assert ended.seconds < 20
+    assert not (tmp_path / "out" / "run.h5").exists()
+
+
+def test_fewer_slices_than_ranks_is_refused(tmp_path):
+    ended = launch(
+        "sample", "--model", mixture(tmp_path), "--slices", 3, "--out", tmp_path / "out", ranks=4
+    )
+    assert ended.code == 2
+    assert "3 slices for 4 ranks" in ended.err
+    assert ended.err.count("error") == 1
+
+
+@pytest.mark.parametrize("command", ["sample", "check"])
+def test_copies_of_rank_0_of_1_under_a_launcher_are_refused(tmp_path, command):
+    """A launcher that does not belong to the MPI library starts N runs of one process."""
+    for rank in ("0", "1"):
+        pretend = {"SLURM_STEP_ID": "0", "SLURM_STEP_NUM_TASKS": "4", "SLURM_PROCID": rank}
+        options = ["--model", mixture(tmp_path), "--out", tmp_path / "out"]
+        ended = launch(command, *(options if command == "sample" else []), environment=pretend)
+        assert ended.code == 2
+        told = "srun started 4 processes but MPI sees 1" in ended.err + ended.out
+        assert told == (rank == "0")
+    assert not (tmp_path / "out").exists()
+
+
+def test_local_transport_under_a_launcher_is_refused(tmp_path):
+    given = ["--model", mixture(tmp_path), "--out", tmp_path / "out", "--transport", "local"]
+    ended = launch("sample", *given, ranks=2)
+    assert ended.code == 2
+    assert ended.err.count("--transport local means one process") == 1
+
+
+@pytest.mark.parametrize("arguments", [["smaple"], ["export"], ["export", "/nowhere"], ["check", "x"]])
+def test_other_commands_refuse_bad_input_too(arguments):
+    ended = launch(*arguments)
+    assert ended.code == 2
+    assert ended.err.startswith("pint-diffusion: error: ")
+    assert "Traceback" not in ended.err

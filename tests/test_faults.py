@@ -1,0 +1,76 @@
+"""A run that can't go on ends on every rank, says why once, and leaves what was computed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from launch import launch
+
+NETWORKS = Path(__file__).with_name("networks.py")
+RUN = ["--steps", 32, "--slices", 8, "--samples", 2, "--tolerance", 1e-12]
+
+
+def sample(name, out, *more, ranks=4):
+    return launch(
+        "sample", "--model", f"{NETWORKS}:{name}", "--out", out, *RUN, *more, ranks=ranks
+    )
+
+
+@pytest.mark.parametrize("placement", ["root", "slice"])
+@pytest.mark.parametrize("ranks", [1, 4])
+def test_nan_stops_the_run_with_its_place_named_and_what_came_before_on_disk(
+    tmp_path, placement, ranks
+):
+    ended = sample("nan_late", tmp_path / "out", "--placement", placement, ranks=ranks)
+    assert ended.code == 4, ended
+    said = [line for line in ended.err.splitlines() if "error" in line]
+    assert len(said) == 1
+    assert "NaN" in said[0]
+    assert all(word in said[0] for word in ("slice", "iteration", "step"))
+    assert "Traceback" not in ended.err
+    with h5py.File(tmp_path / "out" / "run.h5") as file:
+        assert file.attrs["status"].startswith("failed: rank")
+        assert len(file["events"]) >= 11
+        boundary = file["boundary"][:]
+        assert np.isfinite(boundary[0, 0]).all()
+        computed = np.isfinite(boundary).all(axis=(2, 3))
+        assert computed[0].sum() > 1
+
+
+@pytest.mark.parametrize("name", ["wrong_shape", "not_a_tensor"])
+def test_a_network_that_returns_the_wrong_thing_stops_the_run(tmp_path, name):
+    ended = sample(name, tmp_path / "out")
+    assert ended.code == 4, ended
+    assert "must return one row per state" in ended.err
+    assert "slice" in ended.err
+
+
+def test_an_exception_on_one_rank_ends_all_with_the_cause_printed_once(tmp_path):
+    ended = sample("raises", tmp_path / "out")
+    assert ended.code == 1, ended
+    assert ended.err.count("ZeroDivisionError: the user's own mistake") == 1
+    assert "rank 2 on" in ended.err
+    assert ended.seconds < 20
+
+
+@pytest.mark.parametrize("name", ["killed", "exits"])
+def test_a_rank_that_dies_ends_every_rank(tmp_path, name):
+    ended = sample(name, tmp_path / "out")
+    assert ended.code != 0, ended
+    assert ended.seconds < 20
+
+
+def test_nobody_outlives_a_rank_by_ten_seconds(tmp_path):
+    """The run would take minutes; the clock of each rank's last event bounds its life."""
+    long = ["--steps", 800, "--slices", 8]
+    ended = launch(
+        "sample", "--model", f"{NETWORKS}:killed", "--out", tmp_path / "out", *long, ranks=4
+    )
+    assert ended.code != 0
+    assert ended.seconds < 20
+    for shard in sorted((tmp_path / "out").glob("shard-*.h5")):
+        with h5py.File(shard) as file:
+            assert file["events"][:]["stop"].max(initial=0) < 10
