@@ -36,7 +36,12 @@ class FromCommandLine(BaseSettings):
 
     @classmethod
     def settings_customise_sources(
-        cls, settings_cls: type[BaseSettings], init_settings: PydanticBaseSettingsSource, **_: Any
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Take what is given; flags override it."""
         return (init_settings,)
@@ -139,7 +144,7 @@ def parse(kind: type[Parsed], arguments: Sequence[str], **given: Any) -> Parsed:
         One sentence about the first thing that is wrong.
     """
     try:
-        return kind(_cli_parse_args=list(arguments), **given)
+        return kind(_cli_parse_args=list(arguments), **given)  # type: ignore[call-arg]
     except SettingsError as error:
         reason = str(error).removeprefix("error parsing CLI: ")
         raise InputError(f"{reason}; see {_help(kind)}") from None
@@ -183,9 +188,7 @@ def _help(kind: type[FromCommandLine]) -> str:
     return f"{kind.model_config['cli_prog_name']} --help"
 
 
-def _sentence(
-    error: ValidationError, kind: type[FromCommandLine], given: dict[str, Any]
-) -> str:
+def _sentence(error: ValidationError, kind: type[FromCommandLine], given: dict[str, Any]) -> str:
     """Say what is wrong with one setting, whichever of its types it failed."""
     errors = error.errors()
     first = errors[0]

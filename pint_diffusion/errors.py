@@ -24,6 +24,14 @@ class NetworkError(PintError):
     exit_code = 4
 
 
+class RunFailed(PintError):
+    """A run that ended midway; raised alike on every rank, with the exit code of its cause."""
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
 class PeerFailure(PintError):
     """Another rank failed; that rank knows why."""
 

@@ -34,8 +34,9 @@ def initial_noise(
         Independent standard normal values, on the CPU.
     """
     rows = [
-        np.random.Generator(np.random.Philox(key=np.array([seed, s], dtype=np.uint64)))
-        .standard_normal(shape)
+        np.random.Generator(
+            np.random.Philox(key=np.array([seed, s], dtype=np.uint64))
+        ).standard_normal(shape)
         for s in samples
     ]
     return torch.from_numpy(np.stack(rows)).to(dtype)

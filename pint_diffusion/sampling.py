@@ -13,7 +13,7 @@ from torch import Tensor
 from pint_diffusion.config import Settings
 from pint_diffusion.convergence import Outcome, StopRule
 from pint_diffusion.errors import InputError
-from pint_diffusion.grid import NoiseSchedule, TimeGrid, default_slices, make_grid
+from pint_diffusion.grid import NoiseSchedule, default_slices, make_grid
 from pint_diffusion.methods import METHODS, Problem
 from pint_diffusion.models import load_denoiser
 from pint_diffusion.models.denoiser import Denoiser
@@ -131,7 +131,9 @@ def check_counts(settings: Settings, slices: int, ranks: int) -> None:
         )
 
 
-def solve(plan: Plan, world: World, events: EventLog, record: Record, watch: Watch) -> Solution | None:
+def solve(
+    plan: Plan, world: World, events: EventLog, record: Record, watch: Watch
+) -> Solution | None:
     """Run a plan's method together with the other ranks; rank 0 gets the solution.
 
     Parameters

@@ -51,9 +51,7 @@ def pytest_collection_modifyitems(config, items):
         items[:] = [item for item in items if item not in too_big]
     for item in items:  # pytest-mpi would skip these
         item.own_markers = [
-            mark
-            for mark in item.own_markers
-            if "--with-mpi" not in mark.kwargs.get("reason", "")
+            mark for mark in item.own_markers if "--with-mpi" not in mark.kwargs.get("reason", "")
         ]
 
 

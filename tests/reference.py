@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 
 
@@ -51,7 +53,7 @@ def parareal(mixture, noise, levels, bounds, iterations, coarse_steps=1):
         length = bounds[n + 1] - bounds[n]
         steps = min(coarse_steps, length)
         picks = [bounds[n] + j * length // steps for j in range(steps + 1)]
-        for i, j in zip(picks[:-1], picks[1:], strict=True):
+        for i, j in pairwise(picks):
             x = ddim(mixture, x, levels[i], levels[j])
         return x
 

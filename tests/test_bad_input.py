@@ -135,7 +135,9 @@ def test_local_transport_under_a_launcher_is_refused(tmp_path):
     assert ended.err.count("--transport local means one process") == 1
 
 
-@pytest.mark.parametrize("arguments", [["smaple"], ["export"], ["export", "/nowhere"], ["check", "x"]])
+@pytest.mark.parametrize(
+    "arguments", [["smaple"], ["export"], ["export", "/nowhere"], ["check", "x"]]
+)
 def test_other_commands_refuse_bad_input_too(arguments):
     ended = launch(*arguments)
     assert ended.code == 2

@@ -14,9 +14,7 @@ RUN = ["--steps", 32, "--slices", 8, "--samples", 2, "--tolerance", 1e-12]
 
 
 def sample(name, out, *more, ranks=4):
-    return launch(
-        "sample", "--model", f"{NETWORKS}:{name}", "--out", out, *RUN, *more, ranks=ranks
-    )
+    return launch("sample", "--model", f"{NETWORKS}:{name}", "--out", out, *RUN, *more, ranks=ranks)
 
 
 @pytest.mark.parametrize("placement", ["root", "slice"])

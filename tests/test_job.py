@@ -31,9 +31,7 @@ COUNTS = ["--steps", 48, "--slices", 8, "--samples", 3]
 
 @pytest.mark.parametrize("placement", ["root", "slice"])
 @pytest.mark.parametrize("ranks", [1, 2, 4])
-def test_the_files_of_a_run_are_complete_and_the_same_on_any_rank_count(
-    sample, placement, ranks
-):
+def test_the_files_of_a_run_are_complete_and_the_same_on_any_rank_count(sample, placement, ranks):
     ended, out = sample(*COUNTS, "--placement", placement, "--verify", ranks=ranks)
     assert ended.code == 0, ended
     alone, reference = sample(*COUNTS, "--placement", "root", out="alone")

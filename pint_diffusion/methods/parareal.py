@@ -1,6 +1,6 @@
 """Pipelined Parareal for diffusion sampling: SRDS (Selvam et al. 2024, arXiv 2412.08292).
 
-Slices n = 0 .. M-1, iterations k, boundary states u_n^k, fine solves f = F(u), coarse ones g = G(u):
+Slices n = 0 .. M-1, iterations k, boundary states u_n^k, fine solves f = F(u), coarse g = G(u):
 
     u_0^k = noise;   u_{n+1}^0 = g_n^0                                    predictor sweep
     u_{n+1}^k = f_n^{k-1} + (g_n^k - g_n^{k-1})                           k >= 1
@@ -92,14 +92,16 @@ def parareal(runtime: Runtime, problem: Problem) -> None:
         return Ask("fine", n, k, meet=(grid.fine(n)[-2], u[n, k + 1]) if follows else None)
 
     async def correct(n: int) -> None:
-        new = g_old = await g[n, 0]
-        assert new is not None
-        u[n + 1, 0] = new
+        g_old = await g[n, 0]
         f_old: Tensor | None = None
+        new = u[n + 1, 0] = g_old
         for k in range(1, min(n + 1, last) + 1):
             g_new = await g[n, k] if k <= n else None
             f_new = await f[n, k - 1]
             f_old = f_old if f_new is None else f_new
+            assert new is not None  # iteration 0 made them all
+            assert f_old is not None
+            assert g_old is not None
             old = new
             if g_new is None:
                 new = f_old

@@ -16,6 +16,7 @@ import os
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -75,7 +76,7 @@ def load_images(path: Path) -> Tensor:
     return torch.from_numpy(images)
 
 
-def make_network(size: int, channels: tuple[int, ...]) -> torch.nn.Module:
+def make_network(size: int, channels: tuple[int, ...]) -> Any:
     """Build the UNet2DModel for grey ``size`` x ``size`` pictures."""
     from diffusers import UNet2DModel
 
@@ -113,7 +114,8 @@ def save_checkpoint(average: torch.nn.Module, out: Path) -> None:
 
     scheduler = DDPMScheduler(prediction_type=PREDICTION, clip_sample=False)
     half = copy.deepcopy(average).half()
-    DDPMPipeline(half, scheduler).save_pretrained(out, safe_serialization=True)
+    pipeline: Any = DDPMPipeline(half, scheduler)
+    pipeline.save_pretrained(out, safe_serialization=True)
 
 
 def draw_loss(log: Path) -> None:

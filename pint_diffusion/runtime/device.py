@@ -61,7 +61,9 @@ def check_dtype(name: str, device: torch.device) -> torch.dtype:
         one = torch.ones(1, 1, 4, 4, dtype=dtype, device=device)
         torch.nn.functional.conv2d(one, one)
         torch.mm(one[0, 0], one[0, 0])
-        supported = dtype != torch.bfloat16 or device.type == "cpu" or torch.cuda.is_bf16_supported()
+        supported = (
+            dtype != torch.bfloat16 or device.type == "cpu" or torch.cuda.is_bf16_supported()
+        )
     except RuntimeError:
         supported = False
     if not supported:

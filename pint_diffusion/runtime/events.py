@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -69,3 +70,32 @@ class EventLog:
         """Rows from number ``first`` on as an array of `EVENT_DTYPE`."""
         rows = self._rows[first:]
         return np.array([(self.rank, *row) for row in rows], dtype=EVENT_DTYPE)
+
+
+@dataclass(frozen=True)
+class Tally:
+    """What one rank did, counted from its events."""
+
+    evaluations: int
+    wasted: int
+    calls: int
+    evaluating: float
+    rows: int
+
+    @classmethod
+    def of(cls, events: EventLog, iterations: int) -> Tally:
+        """Count; evaluations that the answer after ``iterations`` did not need are wasted."""
+        table = events.table()
+        made = table[np.isin(table["kind"], EVALUATION_KINDS)]
+        fine = made["kind"] == b"fine"
+        needed = np.where(
+            fine, made["iteration"] < max(iterations, 1), made["iteration"] <= iterations
+        )
+        calls = np.unique(made[["start", "stop"]])
+        return cls(
+            int(needed.sum()),
+            int((~needed).sum()),
+            len(calls),
+            float((calls["stop"] - calls["start"]).sum()),
+            len(table),
+        )

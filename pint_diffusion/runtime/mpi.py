@@ -90,7 +90,7 @@ class MpiTransport:
         key, clock, data = message.key, message.clock, message.data
         size = HEADER.size + (0 if data is None else data.numel() * data.element_size())
         buffer = torch.empty(size, dtype=torch.uint8, pin_memory=self._pinned)
-        HEADER.pack_into(buffer.numpy(), 0, *key, *clock)
+        HEADER.pack_into(buffer.numpy().data, 0, *key, *clock)
         copied = None
         if data is not None:
             payload = buffer[HEADER.size :].view(data.dtype).view(data.shape)
@@ -104,7 +104,7 @@ class MpiTransport:
 
     def receive(self, timeout: float | None) -> list[Message]:
         """Return what has arrived, sleeping up to ``timeout`` seconds for the first message."""
-        messages = []
+        messages: list[Message] = []
         try:
             while True:
                 block = not messages and timeout != 0
@@ -193,7 +193,7 @@ class MpiTransport:
         key = move.key
         if move.kind == "recv":
             self._received[move.peer] += 1
-            cells, n, k, deep, calls = HEADER.unpack_from(move.buffer.numpy())
+            cells, n, k, deep, calls = HEADER.unpack_from(move.buffer.numpy().data)
             key = Key(cells, n, k)
             data = move.buffer[HEADER.size :] if len(move.buffer) > HEADER.size else None
             self._inbox.put(Message(key, Clock(deep, calls), data))

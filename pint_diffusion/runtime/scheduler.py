@@ -18,7 +18,7 @@ from pint_diffusion.convergence import Outcome
 from pint_diffusion.errors import PeerFailure, TransportError
 from pint_diffusion.runtime.evaluator import Evaluator
 from pint_diffusion.runtime.events import Event, EventLog
-from pint_diffusion.runtime.requests import Cells, Clock, EvaluateRequest, Key, Layout, TakeRequest
+from pint_diffusion.runtime.requests import Cells, Clock, EvaluateRequest, Key, Layout
 from pint_diffusion.runtime.transport import Control, Message, Transport
 
 PATIENCE = 0.5
@@ -40,8 +40,8 @@ class Task:
 class Runtime:
     """Runs the coroutines of one rank.
 
-    After `run`, the rank that called `finish` has its ``outcome``, the ``clock`` of the answer and the
-    moment at which it was there, ``finished_at``.
+    After `run`, the rank that called `finish` has its ``outcome``, the ``clock`` of the answer and
+    the moment at which it was there, ``finished_at``.
 
     Parameters
     ----------
@@ -182,7 +182,13 @@ class Runtime:
         wait a little for that value: two evaluations in one call instead of one after the other.
         """
         batch = self._oldest()
-        meet = {r.meet.key for _, r in batch if self._worth_meeting(r.meet)}
+        meet = {
+            request.meet.key
+            for _, request in batch
+            if request.meet is not None
+            and request.meet.remote
+            and request.meet.key not in self._delivered
+        }
         if meet and len(meet) == len(batch) and self._batch_limit != 1:
             deadline = time.perf_counter() + PATIENCE * self._last_call
             while not self._stopped and not meet <= self._delivered:
@@ -195,9 +201,6 @@ class Runtime:
         for _, request in batch:
             request.meet = None
         return batch
-
-    def _worth_meeting(self, meet: TakeRequest | None) -> bool:
-        return meet is not None and meet.remote and meet.key not in self._delivered
 
     def _oldest(self) -> list[tuple[Task, EvaluateRequest]]:
         # Within an iteration first what other slices wait for, then the walks within slices.

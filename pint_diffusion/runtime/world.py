@@ -90,7 +90,7 @@ class World:
             if first is not None:
                 everywhere = rank == 0
                 raise type(first)(str(first) if everywhere else f"rank {rank}: {first}")
-        return result  # type: ignore[no-any-return]
+        return result
 
     def gather(self, value: T) -> list[T]:
         """Collect one small object per rank, on every rank."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from itertools import pairwise
 from typing import Any, TypeAlias
 
 from torch import Tensor
@@ -22,7 +23,7 @@ It evaluates at the first level first, and the result is a function of its argum
 
 async def propagate(step: Step, evaluate: Evaluate, x: Tensor, levels: Sequence[Level]) -> Tensor:
     """Walk states (S, *shape) from ``levels[0]`` to ``levels[-1]``, one step per interval."""
-    for here, there in zip(levels[:-1], levels[1:], strict=True):
+    for here, there in pairwise(levels):
         x = await step(evaluate, x, here, there)
     return x
 
