@@ -176,26 +176,3 @@ def test_a_sample_does_not_depend_on_the_samples_beside_it(world, exact, placeme
     some = run(world, **(given | {"samples": samples}), placement=placement)
     more = run(world, **(given | {"samples": 6}), placement=placement)
     assert torch.equal(more.boundary[:, :, :samples], some.boundary)
-
-
-def test_ranks_are_in_different_iterations_at_the_same_moment_and_nobody_waits_for_a_sweep(world):
-    """The pipeline is real: some slice is in iteration k + 1 while another is still in k."""
-    import time
-
-    class Slow:
-        shape, prediction, data_range = (2,), "sample", (-1.0, 1.0)
-        alphas_cumprod = 1 - np.linspace(0.001, 0.9, 100)
-
-        def __call__(self, x, t, alpha_bar):
-            time.sleep(0.01)
-            return torch.tanh(x)
-
-    slices = max(world.size, 4)
-    done = run(
-        world, Slow(), steps=slices * 4, slices=slices, max_iterations=3, tolerance=1e-300,
-        placement="slice", samples=1,
-    )  # fmt: skip
-    made = done.events[np.isin(done.events["kind"], [b"fine", b"shared"])]
-    late = made[made["iteration"] == 1]["start"].min()
-    early = made[made["iteration"] == 0]["stop"].max()
-    assert late < early

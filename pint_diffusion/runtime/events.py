@@ -74,7 +74,19 @@ class EventLog:
 
 @dataclass(frozen=True)
 class Tally:
-    """What one rank did, counted from its events."""
+    """What one rank did, counted from its events.
+
+    Attributes
+    ----------
+    evaluations, wasted : int
+        Evaluations that the answer needed, and those made in speculation beyond it.
+    calls : int
+        Network calls.
+    evaluating : float
+        Seconds in network calls.
+    rows : int
+        Events.
+    """
 
     evaluations: int
     wasted: int

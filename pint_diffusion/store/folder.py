@@ -44,7 +44,7 @@ def clear_folder(folder: Path, force: bool) -> None:
 
 
 class RunFolder:
-    """This rank's shard, on rank 0 the master too; every rank makes one at the same time.
+    """The shard of this rank, on rank 0 the master too; every rank makes one at the same time.
 
     On leaving, whatever happened, the shard is closed, so that what was computed can be read.
 
