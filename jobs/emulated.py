@@ -1,6 +1,6 @@
-"""A network that takes its time and no cores: shows a real pipeline where there are no GPUs.
+r"""A network that takes its time and no cores: shows a real pipeline where there are no GPUs.
 
-    mpiexec -n 8 pint-diffusion sample --model jobs/emulated.py:factory --steps 64 --slices 8 \\
+    mpiexec -n 8 pint-diffusion sample --model jobs/emulated.py:factory --steps 64 --slices 8 \
         --placement slice --verify
 
 It is the closed-form network of a mixture of Gaussians over 8 x 8 pictures that sleeps after every

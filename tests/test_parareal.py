@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+from math import sqrt
+
 import numpy as np
 import pytest
 import reference
 import torch
+from networks import Contraction
 from runs import run
 
+from pint_diffusion.grid import NoiseSchedule, trailing_levels
+from pint_diffusion.models.denoiser import predict
 from pint_diffusion.runtime.world import World
 
 PLACEMENTS = ["root", "slice"]
@@ -136,6 +142,7 @@ def test_the_sequential_sampler_hands_its_state_from_rank_to_rank_unchanged(worl
 def test_a_run_stops_at_the_first_iteration_at_which_every_sample_has_passed(world, exact):
     done = run(world, **exact, steps=100, slices=10, tolerance=0.5)
     passed = done.outcome.changes < 0.5
+    assert passed.any(axis=0).all()
     assert done.outcome.converged
     assert not done.outcome.exact
     assert np.array_equal(done.outcome.stopped_at, passed.argmax(axis=0) + 1)
@@ -176,3 +183,39 @@ def test_a_sample_does_not_depend_on_the_samples_beside_it(world, exact, placeme
     some = run(world, **(given | {"samples": samples}), placement=placement)
     more = run(world, **(given | {"samples": 6}), placement=placement)
     assert torch.equal(more.boundary[:, :, :samples], some.boundary)
+
+
+def test_one_process_that_evaluates_one_at_a_time_never_speculates(exact):
+    """Oldest iteration first: nothing beyond the answer is evaluated while it is being made."""
+    done = run(World(), **exact, steps=88, slices=11, tolerance=0.05, placement="root")
+    k = done.outcome.iterations
+    assert 1 < k < 11
+    fine = sum((11 - p + 1) * 8 for p in range(1, k + 1))
+    assert done.evaluations == fine + sum(11 - p for p in range(k + 1))
+
+
+@pytest.mark.parametrize("placement", PLACEMENTS)
+def test_where_the_coarse_solve_does_not_see_the_change_the_fine_one_is_taken_to_the_bit(
+    world, placement
+):
+    """f + (g_new - g_old), in that order: with g_new = g_old it is f itself."""
+
+    class BlindAtTheStartOfTheLastSlice(Contraction):
+        def __call__(self, x, t, alpha_bar):
+            blind = (alpha_bar - levels[28].alpha_bar).abs() < 1e-12
+            return torch.where(blind[:, None], torch.full_like(x, 0.3), torch.tanh(2 * x))
+
+    levels = trailing_levels(NoiseSchedule(Contraction.alphas_cumprod), 32)
+    network = BlindAtTheStartOfTheLastSlice()
+    done = run(
+        world, network, dtype="float64", batching="off", samples=3,
+        steps=32, slices=8, placement=placement, max_iterations=4, tolerance=1e-300,
+    )  # fmt: skip
+    for k in range(1, 5):
+        x = done.boundary[k - 1, 7]
+        for here, there in pairwise(levels[28:]):
+            alpha_bar = torch.full((3,), here.alpha_bar, dtype=torch.float64)
+            x0, eps = predict("sample", x, network(x, None, alpha_bar), alpha_bar)
+            x = sqrt(there.alpha_bar) * x0 + sqrt(1 - there.alpha_bar) * eps
+        assert not torch.equal(done.boundary[k, 7], done.boundary[k - 1, 7])
+        assert torch.equal(done.boundary[k, 8], x)

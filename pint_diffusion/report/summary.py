@@ -45,7 +45,7 @@ def summary_table(record: RunRecord) -> str:
         rows.append(("error against sequential", _error_text(record)))
     width = max(len(name) for name, _ in rows) + 2
     lines = [f"{name:<{width}}{text}" for name, text in rows]
-    return "\n".join([*_warnings(record), *lines, *_time_table(record)])
+    return "\n".join([*_warnings(record), *lines, *_time_table(record), *_notes(record)])
 
 
 def mean_difference(
@@ -113,13 +113,19 @@ def _warnings(record: RunRecord) -> list[str]:
             f"\n*** Raise --max-iterations ({record.bounds.size - 1} are always enough) "
             "or --tolerance."
         )
-    cores = facts.get("cores_per_rank")
-    if cores is not None and cores < 1:
-        lines.append(
-            f"*** The ranks share cores ({cores:.2g} cores per rank): the wall clock can show no "
-            "speed-up here.\n*** What counts on this machine is `evaluations deep`."
-        )
     return lines
+
+
+def _notes(record: RunRecord) -> list[str]:
+    """What the figures above do not show."""
+    cores = record.facts.get("cores_per_rank", 1)
+    if cores >= 1:
+        return []
+    return [
+        "",
+        f"The ranks share cores ({cores:.2g} each), so the wall clock does not show what a device "
+        "per rank\nwould give; `evaluations deep` does.",
+    ]
 
 
 def _what_ran(record: RunRecord) -> list[tuple[str, str]]:

@@ -73,7 +73,8 @@ class MpiTransport:
         self._events = events
         self._pinned = pinned
         self._outbox: SimpleQueue[_Outgoing] = SimpleQueue()
-        self._inbox: SimpleQueue[Message | BaseException] = SimpleQueue()
+        self._inbox: SimpleQueue[Message | None] = SimpleQueue()
+        self._error: BaseException | None = None
         self._staged: list[_Outgoing] = []
         self._moving: list[_Moving] = []
         self._sent = np.zeros(comm.size, dtype=np.int64)
@@ -109,8 +110,8 @@ class MpiTransport:
             while True:
                 block = not messages and timeout != 0
                 item = self._inbox.get(block, timeout) if block else self._inbox.get_nowait()
-                if isinstance(item, BaseException):
-                    raise TransportError("the communication thread failed") from item
+                if item is None:
+                    raise TransportError("the communication thread failed") from self._error
                 messages.append(item)
         except Empty:
             return messages
@@ -126,8 +127,8 @@ class MpiTransport:
         self._closing.set()
         self._wake.set()
         self._thread.join(DRAIN_TIMEOUT)
-        if not self._inbox.empty():
-            self.receive(0)
+        if self._error is not None:
+            raise TransportError("the communication thread failed") from self._error
         if self._thread.is_alive():
             raise TransportError(f"messages were still under way after {DRAIN_TIMEOUT:g} s")
         self._comm.Free()
@@ -142,7 +143,8 @@ class MpiTransport:
             self._poll_until(counts.Test)
             self._poll_until(lambda: self._is_quiet() and (self._received == announced).all())
         except BaseException as error:
-            self._inbox.put(error)
+            self._error = error
+            self._inbox.put(None)
 
     def _poll_until(self, done: Any) -> None:
         pause = SHORTEST_PAUSE
