@@ -61,12 +61,7 @@ def run_job(settings: Settings, world: World, denoiser: Denoiser | None = None) 
             warm_up(plan)
     events = EventLog(world.rank)
     with RunFolder(describe_run(settings, world, plan, threads), world, events) as folder:
-        solution = solve_and_watch(plan, world, events, folder)
-        sequential = None
-        if settings.verify:
-            if world.rank == 0:
-                sequential = solve_sequentially(plan)
-            world.barrier()
+        solution, sequential = solve_and_watch(plan, world, events, folder, settings.verify)
         folder.close()
         iterations = world.share(solution.outcome.iterations if solution else 0)
         tallies = world.gather(Tally.of(events, iterations))
@@ -81,9 +76,12 @@ def run_job(settings: Settings, world: World, denoiser: Denoiser | None = None) 
 
 
 def solve_and_watch(
-    plan: Plan, world: World, events: EventLog, folder: RunFolder
-) -> Solution | None:
+    plan: Plan, world: World, events: EventLog, folder: RunFolder, verify: bool
+) -> tuple[Solution | None, tuple[Tensor, float] | None]:
     """Solve with progress shown and files written; fail alike on every rank.
+
+    Returns the solution and, with ``verify``, the sequential sampler's answer and seconds; both
+    on rank 0.
 
     Raises
     ------
@@ -104,9 +102,11 @@ def solve_and_watch(
             folder.iteration_done(k, moved)
 
     error: tuple[str, int] | None = None
-    solution = None
+    solution = sequential = None
     try:
         solution = solve(plan, world, events, folder.record, watch)
+        if verify and world.rank == 0:
+            sequential = solve_sequentially(plan)
     except PeerFailure:
         pass  # that rank says why
     except TransportError:
@@ -118,13 +118,14 @@ def solve_and_watch(
     finally:
         if progress is not None:
             progress.close()
+    world.barrier()
     for rank, (host, failure) in enumerate(world.gather((world.host, error))):
         if failure is not None:
             message, code = failure
             cause = f"rank {rank} on {host}: {message}"
             folder.fail(cause)
             raise RunFailed(cause, code)
-    return solution
+    return solution, sequential
 
 
 def describe_run(settings: Settings, world: World, plan: Plan, threads: int) -> Master:

@@ -78,7 +78,8 @@ class World:
     def agree(self, check: Callable[[], T]) -> T:
         """Run a check on every rank; if it fails on one, all raise that rank's error.
 
-        So bad input ends the job on every rank alike, whoever noticed it.
+        So bad input ends the job on every rank alike, whoever noticed it. Ranks that are done
+        early sleep.
         """
         error: PintError | None = None
         result: Any = None
@@ -86,6 +87,7 @@ class World:
             result = check()
         except PintError as caught:
             error = caught
+        self.barrier()
         for rank, first in enumerate(self.gather(error)):
             if first is not None:
                 everywhere = rank == 0
