@@ -104,6 +104,10 @@ def load_checkpoint(
     for part in ("vae", "vqvae"):
         if os.path.isdir(root / part):
             raise InputError(f"{root}: is a latent pipeline (it has {part}/); these come later")
+    if not os.path.isfile(scheduler_file):
+        raise InputError(
+            f"{scheduler_file}: no such file; save the scheduler the network was trained with there"
+        )
     prediction, alphas_cumprod = _read_scheduler(scheduler_file)
     network = _load_weights(config_file.parent, device, dtype)
     model = UNetDenoiser(network, shape, prediction, alphas_cumprod)
@@ -135,10 +139,6 @@ def _locate(root: Path) -> tuple[Path, Path]:
         raise InputError(
             f"{root}: holds neither unet/config.json nor config.json; "
             "give a folder written by save_pretrained"
-        )
-    if not os.path.isfile(files[1]):
-        raise InputError(
-            f"{files[1]}: no such file; save the scheduler the network was trained with there"
         )
     return files
 
