@@ -18,7 +18,7 @@ demo: $(VENV)/.made
 test: test-one test-mpi
 
 test-one: $(VENV)/.made-test
-	timeout --kill-after=10 900 $(BIN)/python -m pytest -q -m "not mpi"
+	timeout --kill-after=10 1500 $(BIN)/python -m pytest -q -m "not mpi"
 
 test-mpi: $(VENV)/.made-test
 	for n in 1 2 4 8; do echo "== $$n ranks"; $(MPIEXEC) -n $$n $(BIN)/python -m mpi4py -m pytest \
