@@ -77,6 +77,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(arguments: list[str], speaks: bool, open_once: Callable[[str], World]) -> int:
     command = arguments[0] if arguments else "--help"
+    if not speaks and {"-h", "--help"} & {command, *arguments}:
+        return 0
     if command in ("-h", "--help"):
         if speaks:
             print(HELP, end="")
@@ -94,13 +96,21 @@ def _run(arguments: list[str], speaks: bool, open_once: Callable[[str], World]) 
 
 
 def _sample(arguments: list[str], speaks: bool, open_once: Callable[[str], World]) -> int:
-    settings = parse_run(arguments)
-    if settings.print_config:
-        if speaks:
-            print(settings.to_yaml(), end="")
-        return 0
-    check_spec(settings.model)
-    world = open_once(settings.transport)
+    wrong: InputError | None = None
+    transport = "auto"
+    try:
+        settings = parse_run(arguments)
+        if settings.print_config:
+            if speaks:
+                print(settings.to_yaml(), end="")
+            return 0
+        transport = settings.transport
+        check_spec(settings.model)
+    except InputError as error:
+        wrong = error
+    # A file may be missing on one host only: the ranks agree on what is wrong.
+    world = open_once(transport)
+    world.agree(lambda: _refuse(wrong))
     # torch comes in here, once nothing that can be said without it is wrong
     from pint_diffusion.job import run_job
     from pint_diffusion.report.summary import summary_table
@@ -111,6 +121,11 @@ def _sample(arguments: list[str], speaks: bool, open_once: Callable[[str], World
         print(f"files and pictures are in {settings.out}{os.sep}", flush=True)
     converged = world.share(record is None or bool(record.facts["converged"]))
     return 0 if converged else EXIT_NOT_CONVERGED
+
+
+def _refuse(wrong: InputError | None) -> None:
+    if wrong is not None:
+        raise wrong
 
 
 def _export(arguments: list[str], speaks: bool, open_once: Callable[[str], World]) -> int:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import yaml
-from pydantic import Field, PositiveInt, ValidationError, model_validator
+from pydantic import Field, PositiveInt, ValidationError, field_validator, model_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -113,6 +113,11 @@ class Settings(FromCommandLine):
     force: bool = Field(False, description="overwrite the run that is in the folder")
     config: Path | None = Field(None, description="YAML file with any of these settings")
     print_config: bool = Field(False, description="print the settings as YAML and end")
+
+    @field_validator("batching", mode="before")
+    @classmethod
+    def _off_is_no_boolean(cls, value: Any) -> Any:
+        return "off" if value is False else value  # YAML reads a bare off as false
 
     @model_validator(mode="after")
     def _slices_fit(self) -> Settings:

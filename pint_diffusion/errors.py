@@ -24,6 +24,10 @@ class NetworkError(PintError):
     exit_code = 4
 
 
+class StoreError(PintError):
+    """A file of a run could not be written."""
+
+
 class RunFailed(PintError):
     """A run that ended midway; raised alike on every rank, with the exit code of its cause."""
 

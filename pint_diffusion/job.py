@@ -50,6 +50,8 @@ def run_job(settings: Settings, world: World, denoiser: Denoiser | None = None) 
         On every rank, before the first message of the run, if one rank finds bad input.
     RunFailed
         On every rank, once the files are closed, if one rank failed.
+    StoreError
+        On every rank, if a file could not be written.
     TransportError
         If the ranks can no longer agree on how to end.
     """
@@ -62,16 +64,18 @@ def run_job(settings: Settings, world: World, denoiser: Denoiser | None = None) 
     events = EventLog(world.rank)
     with RunFolder(describe_run(settings, world, plan, threads), world, events) as folder:
         solution, sequential = solve_and_watch(plan, world, events, folder, settings.verify)
-        folder.close()
+        world.agree(folder.close)
         iterations = world.share(solution.outcome.iterations if solution else 0)
         tallies = world.gather(Tally.of(events, iterations))
         if solution is not None:
             folder.finish(solution.outcome, figures(solution, tallies, sequential), tallies)
-    record = None
-    if world.rank == 0:
-        record = read_run(settings.out)
-        draw_pictures(record, settings.out)
-    world.barrier()
+    return world.agree(lambda: read_and_draw(settings) if world.rank == 0 else None)
+
+
+def read_and_draw(settings: Settings) -> RunRecord:
+    """Read the files back, as a user would, and draw the pictures from them."""
+    record = read_run(settings.out)
+    draw_pictures(record, settings.out)
     return record
 
 

@@ -50,6 +50,16 @@ def nan_late(device, dtype):
     return Contraction(on(where, 12, lambda out: out * float("nan")), 0.01)
 
 
+def nan_in_the_walk(device, dtype):
+    """Enough calls for a parallel run of 2 slices of 4 steps, not for the walk after it."""
+    limit = 6 if "PMI_RANK" in os.environ else 12
+    return Contraction(on(0, limit, lambda out: out * float("nan")))
+
+
+def fast(device, dtype):
+    return Contraction()
+
+
 def wrong_shape(device, dtype):
     return Contraction(on(0, 3, lambda out: out[:, :1]), 0.01)
 

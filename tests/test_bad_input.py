@@ -128,6 +128,23 @@ def test_copies_of_rank_0_of_1_under_a_launcher_are_refused(tmp_path, command):
     assert not (tmp_path / "out").exists()
 
 
+def test_a_file_that_one_rank_misses_is_said_once_and_ends_all(tmp_path):
+    good = mixture(tmp_path)
+    act = (
+        "import os, sys; from pint_diffusion.cli import main; "
+        "wrong = os.environ.get('PMI_RANK') == '1'; "
+        "sys.argv += ['--model', 'gmm:/not/here.npz' if wrong else sys.argv[1]]; "
+        "sys.exit(main(['sample', *sys.argv[2:]]))"
+    )
+    ended = launch(good, "--out", tmp_path / "out", ranks=3, program=["-c", act])
+    assert ended.code == 2, ended
+    assert ended.err.count("rank 1: ") == ended.err.count("error") == 1
+
+
+def test_help_is_printed_once():
+    assert launch("sample", "--help", ranks=2).out.count("usage:") == 1
+
+
 def test_local_transport_under_a_launcher_is_refused(tmp_path):
     given = ["--model", mixture(tmp_path), "--out", tmp_path / "out", "--transport", "local"]
     ended = launch("sample", *given, ranks=2)

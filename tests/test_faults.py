@@ -54,6 +54,32 @@ def test_an_exception_on_one_rank_ends_all_with_the_cause_printed_once(tmp_path)
     assert ended.seconds < 20
 
 
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_nan_in_the_sequential_walk_of_verify_ends_every_rank(tmp_path, ranks):
+    given = ["--steps", 8, "--slices", 2, "--verify", "--placement", "slice"]
+    network = f"{NETWORKS}:nan_in_the_walk"
+    ended = launch("sample", "--model", network, "--out", tmp_path / "out", *given, ranks=ranks)
+    assert ended.code == 4, ended
+    assert ended.err.count("error") == 1
+
+
+def test_a_file_that_cannot_be_written_to_the_end_is_an_error_on_every_rank(tmp_path):
+    """The last job of a rank's writing thread counts too."""
+    act = (
+        "import os, sys; from pint_diffusion.cli import main; "
+        "from pint_diffusion.store.shard import ShardWriter as W; "
+        "full = lambda self: (_ for _ in ()).throw(OSError(28, 'No space left on device')); "
+        "bad = os.environ.get('PMI_RANK') == '1'; "
+        "W._append_events = full if bad else W._append_events; "
+        "sys.exit(main(sys.argv[1:]))"
+    )
+    given = ["--model", f"{NETWORKS}:fast", "--out", tmp_path / "out", "--keep", "final"]
+    ended = launch("sample", *given, ranks=2, program=["-c", act])
+    assert ended.code == 1, ended
+    assert ended.err.count("No space left on device") == 1
+    assert "shard-0001.h5 could not be written" in ended.err
+
+
 @pytest.mark.parametrize("name", ["killed", "exits"])
 def test_a_rank_that_dies_ends_every_rank(tmp_path, name):
     ended = sample(name, tmp_path / "out")

@@ -52,6 +52,16 @@ def test_a_message_is_a_copy_and_keeps_the_values_of_any_memory_layout(world, tr
     assert torch.equal(came, torch.arange(12.0).reshape(3, 4).T)
 
 
+def test_a_short_message_does_not_overtake_a_long_one(world, transport):
+    to = (world.rank + 1) % world.size
+    for k in range(0, 20, 2):
+        long = torch.zeros(500_000, dtype=torch.float64)
+        transport.send(to, Message(Key(0, 0, k), Clock(), long))
+        transport.send(to, Message(Key(0, 0, k + 1), Clock(), None))
+    transport.close()
+    assert [message.key.k for message in transport.receive(0)] == list(range(20))
+
+
 def test_no_value_is_a_value(world, transport):
     transport.send((world.rank + 1) % world.size, Message(Key(0, 0, 0), Clock(), None))
     transport.close()

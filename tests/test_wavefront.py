@@ -44,6 +44,16 @@ def test_an_iteration_begins_before_the_one_before_it_has_ended(world, placement
     assert_iterations_overlap(done.events)
 
 
+@pytest.mark.parametrize("placement", ["root", "slice"])
+def test_a_run_ends_also_when_it_stops_while_a_rank_waits_to_share_a_call(world, placement):
+    for seed in range(25):
+        done = run(
+            world, Contraction(seconds=0.002), steps=24, slices=8, tolerance=2.0, seed=seed,
+            placement=placement, samples=1,
+        )  # fmt: skip
+        assert done.outcome.converged
+
+
 def assert_iterations_overlap(events):
     made = events[np.isin(events["kind"], EVALUATION_KINDS)]
     for k in range(made["iteration"].max() - 1):

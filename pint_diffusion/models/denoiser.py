@@ -49,7 +49,7 @@ class Denoiser(Protocol):
         t : Tensor, shape (R,)
             Timesteps in units of training steps, 0 to T - 1, may be fractional.
         alpha_bar : Tensor, shape (R,)
-            The rows' alpha_bar, for models that are given by a formula.
+            The rows' alpha_bar in float64, for models that are given by a formula.
 
         Returns
         -------
@@ -109,5 +109,8 @@ def predict(kind: PredictionType, x: Tensor, output: Tensor, alpha_bar: Tensor) 
 
 
 def _coefficients(x: Tensor, alpha_bar: Tensor) -> tuple[Tensor, Tensor]:
-    alpha_bar = alpha_bar.to(x.dtype).view(-1, *[1] * (x.ndim - 1))
-    return torch.sqrt(alpha_bar), torch.sqrt(1 - alpha_bar)
+    """Signal and noise coefficient of each row, rounded once: near the clean end 1 - alpha_bar
+    would lose three digits in float32.
+    """
+    alpha_bar = alpha_bar.double().view(-1, *[1] * (x.ndim - 1))
+    return torch.sqrt(alpha_bar).to(x.dtype), torch.sqrt(1 - alpha_bar).to(x.dtype)

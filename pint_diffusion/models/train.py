@@ -200,4 +200,5 @@ if __name__ == "__main__":
     try:
         train(parse(Training, sys.argv[1:]))
     except InputError as error:
-        sys.exit(f"error: {error}")
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)

@@ -115,9 +115,14 @@ def _ping_pong(world: World, peer: int) -> tuple[float, float] | None:
 
 
 def _describe_devices(world: World, found: Findings) -> None:
+    import torch
+
     device = bind_device("auto", world.local_rank)
     cores = usable_cores()
-    places = world.gather((world.host, str(device), cores, world.local_size))
+    where = str(device)
+    if device.type == "cuda":  # a rank may see no device but its own, under the same name
+        where += f" {torch.cuda.get_device_properties(device).uuid}"
+    places = world.gather((world.host, where, cores, world.local_size))
     for rank, (host, where, host_cores, _) in enumerate(places):
         found.say(f"rank {rank}", f"host {host}, device {where}, {host_cores} cores")
     shared = Counter((host, where) for host, where, *_ in places if where != "cpu")

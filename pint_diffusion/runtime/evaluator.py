@@ -53,8 +53,8 @@ class Evaluator:
         """
         sizes = [len(request.x) for request in requests]
         x = torch.cat([r.x for r in requests]) if len(requests) > 1 else requests[0].x
-        t = self._rows([max(r.level.t, 0.0) for r in requests], sizes)
-        alpha_bar = self._rows([r.level.alpha_bar for r in requests], sizes)
+        t = self._rows([max(r.level.t, 0.0) for r in requests], sizes, self.state_dtype)
+        alpha_bar = self._rows([r.level.alpha_bar for r in requests], sizes, torch.float64)
         kind = self.denoiser.prediction
         # A copy, so that a network that works in place can't touch the states.
         given = network_input(kind, x, alpha_bar).to(self.dtype, copy=True)
@@ -78,9 +78,9 @@ class Evaluator:
             )
         ]
 
-    def _rows(self, values: list[float], sizes: list[int]) -> Tensor:
+    def _rows(self, values: list[float], sizes: list[int], dtype: torch.dtype) -> Tensor:
         repeated = [v for v, size in zip(values, sizes, strict=True) for _ in range(size)]
-        return torch.tensor(repeated, dtype=self.state_dtype).to(self.device)
+        return torch.tensor(repeated, dtype=dtype).to(self.device)
 
     def _place(self, request: EvaluateRequest) -> str:
         return (

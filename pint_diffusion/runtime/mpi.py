@@ -11,6 +11,7 @@ from __future__ import annotations
 import struct
 import threading
 import time
+from collections import deque
 from queue import Empty, SimpleQueue
 from typing import Any, NamedTuple
 
@@ -29,7 +30,7 @@ HEADER = struct.Struct("=5i12x")
 
 SHORTEST_PAUSE = 5e-5
 LONGEST_PAUSE = 1e-3
-DRAIN_TIMEOUT = 60.0
+DRAIN_TIMEOUT = 600.0
 """Seconds that `MpiTransport.close` waits for the other ranks, whose last call may be long."""
 
 
@@ -75,7 +76,7 @@ class MpiTransport:
         self._outbox: SimpleQueue[_Outgoing] = SimpleQueue()
         self._inbox: SimpleQueue[Message | None] = SimpleQueue()
         self._error: BaseException | None = None
-        self._staged: list[_Outgoing] = []
+        self._staged: deque[_Outgoing] = deque()
         self._moving: list[_Moving] = []
         self._sent = np.zeros(comm.size, dtype=np.int64)
         self._received = np.zeros(comm.size, dtype=np.int64)
@@ -160,19 +161,19 @@ class MpiTransport:
         return self._outbox.empty() and not self._staged and not self._moving
 
     def _progress(self) -> bool:
-        """Start, look for and finish messages; tell whether anything happened."""
+        """Start, look for and finish messages; tell whether anything happened.
+
+        Messages of one rank start in the order in which they were made, are matched in that order
+        and are handed over in it, though a short one may be complete before a long one.
+        """
         happened = False
         while not self._outbox.empty():
             self._staged.append(self._outbox.get_nowait())
-        waiting = []
-        for out in self._staged:
-            if out.copied is not None and not out.copied.query():
-                waiting.append(out)
-                continue
+        while self._staged and (self._staged[0].copied is None or self._staged[0].copied.query()):
+            out = self._staged.popleft()
             request = self._comm.Isend(out.buffer.numpy(), out.to, max(out.key.k, 0))
             self._moving.append(_Moving(request, "send", out.to, out.key, out.buffer, out.start))
             happened = True
-        self._staged = waiting
         status = MPI.Status()
         while (found := self._comm.Improbe(MPI.ANY_SOURCE, MPI.ANY_TAG, status)) is not None:
             size = status.Get_count(MPI.BYTE)
@@ -181,13 +182,16 @@ class MpiTransport:
             start = self._events.now()
             self._moving.append(_Moving(request, "recv", status.source, None, buffer, start))
             happened = True
-        still = []
+        still: list[_Moving] = []
+        behind: set[int] = set()  # ranks with a message under way: what they sent later waits
         for move in self._moving:
-            if move.request.Test():
+            if not move.request.Test() or (move.kind == "recv" and move.peer in behind):
+                still.append(move)
+                if move.kind == "recv":
+                    behind.add(move.peer)
+            else:
                 self._finish(move)
                 happened = True
-            else:
-                still.append(move)
         self._moving = still
         return happened
 

@@ -144,7 +144,7 @@ class Runtime:
                 batch = self._choose()
                 if batch:
                     self._call(batch)
-                else:
+                elif not self._stopped:
                     self._idle(None)
         except TransportError:
             raise

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pint_diffusion.convergence import Outcome
-from pint_diffusion.errors import InputError
+from pint_diffusion.errors import InputError, StoreError
 from pint_diffusion.runtime.events import EventLog, Tally
 from pint_diffusion.runtime.world import World
 from pint_diffusion.store.master import MASTER, Master
@@ -116,7 +116,7 @@ class RunFolder:
 
     def fail(self, cause: str) -> None:
         """Close every shard and let the master say why the run failed and show what there is."""
-        with contextlib.suppress(OSError):  # one reason is enough
+        with contextlib.suppress(StoreError):  # one reason is enough
             self.close()
         reached = self._world.gather(self._shard.iterations)
         counts = self._world.gather(len(self._events.table()))

@@ -11,6 +11,7 @@ import h5py
 import numpy as np
 from torch import Tensor
 
+from pint_diffusion.errors import StoreError
 from pint_diffusion.runtime.events import EVENT_DTYPE, EventLog
 
 
@@ -53,7 +54,8 @@ class ShardWriter:
     ) -> None:
         self._events = events
         self._columns = {n: column for column, n in enumerate(boundaries)}
-        self._file = h5py.File(folder / shard_name(events.rank), "w", locking="best-effort")
+        self._path = folder / shard_name(events.rank)
+        self._file = h5py.File(self._path, "w", locking="best-effort")
         self._file["boundaries"] = np.array(boundaries, dtype=np.int64)
         self._file.create_dataset(
             "events", (0,), EVENT_DTYPE, maxshape=(None,), chunks=(1024,), fletcher32=True
@@ -84,30 +86,38 @@ class ShardWriter:
 
         Raises
         ------
-        OSError
+        StoreError
             If an earlier job could not be done (a full disk, say).
         """
         if self._error is not None:
-            raise self._error
+            raise self._sentence(self._error)
         self._jobs.put(job)
 
     def close(self) -> None:
-        """Write what is left and close the file; may be called again."""
-        if self._thread.is_alive():
-            self._jobs.put(None)
-            self._thread.join()
-            if self._error is not None:
-                raise self._error
+        """Write what is left and close the file; may be called again.
+
+        Raises
+        ------
+        StoreError
+            If anything could not be written; once.
+        """
+        self._jobs.put(None)
+        self._thread.join()
+        error, self._error = self._error, None
+        if error is not None:
+            raise self._sentence(error) from error
+
+    def _sentence(self, error: BaseException) -> StoreError:
+        return StoreError(f"{self._path} could not be written: {error}")
 
     def _write(self) -> None:
         try:
-            while (job := self._jobs.get()) is not None:
-                job()
-            self._append_events()
+            with self._file:
+                while (job := self._jobs.get()) is not None:
+                    job()
+                self._append_events()
         except BaseException as error:
             self._error = error
-        finally:
-            self._file.close()
 
     def _put(self, column: int, k: int, values: np.ndarray | None) -> None:
         boundary = self._file["boundary"]
