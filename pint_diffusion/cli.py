@@ -89,10 +89,7 @@ def _run(arguments: list[str], speaks: bool, open_once: Callable[[str], World]) 
             f"unknown command {command!r}: it is one of {', '.join(commands)}; "
             "see pint-diffusion --help"
         )
-    try:
-        return commands[command](arguments[1:], speaks, open_once)
-    except SystemExit as finished:  # --help
-        return int(finished.code or 0)
+    return commands[command](arguments[1:], speaks, open_once)
 
 
 def _sample(arguments: list[str], speaks: bool, open_once: Callable[[str], World]) -> int:
@@ -135,9 +132,13 @@ def _export(arguments: list[str], speaks: bool, open_once: Callable[[str], World
         from pint_diffusion.store.master import read_run
 
         folder = settings.out or settings.run
-        folder.mkdir(parents=True, exist_ok=True)
-        for path in draw_pictures(read_run(settings.run), folder):
-            print(path)
+        record = read_run(settings.run)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            for path in draw_pictures(record, folder):
+                print(path)
+        except OSError as error:
+            raise InputError(f"--out {folder} can't be written: {error}") from None
     return 0
 
 

@@ -117,6 +117,8 @@ class Settings(FromCommandLine):
     @field_validator("batching", mode="before")
     @classmethod
     def _off_is_no_boolean(cls, value: Any) -> Any:
+        if value is True:
+            raise ValueError("'auto', 'off' or a number of evaluations")
         return "off" if value is False else value  # YAML reads a bare off as false
 
     @model_validator(mode="after")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import os
 import platform
 import traceback
 from typing import Any
@@ -14,11 +16,11 @@ from torch import Tensor
 
 import pint_diffusion
 from pint_diffusion.config import Settings
-from pint_diffusion.errors import PeerFailure, PintError, RunFailed, TransportError
+from pint_diffusion.errors import InputError, PeerFailure, PintError, RunFailed, TransportError
 from pint_diffusion.models.denoiser import Denoiser
 from pint_diffusion.report import draw_pictures
 from pint_diffusion.report.progress import Progress
-from pint_diffusion.runtime.device import set_threads, usable_cores
+from pint_diffusion.runtime.device import set_threads
 from pint_diffusion.runtime.events import EventLog, Tally
 from pint_diffusion.runtime.world import World
 from pint_diffusion.sampling import Plan, Solution, make_plan, solve, solve_sequentially, warm_up
@@ -55,21 +57,62 @@ def run_job(settings: Settings, world: World, denoiser: Denoiser | None = None) 
     TransportError
         If the ranks can no longer agree on how to end.
     """
-    threads = set_threads(settings.threads, settings.batching == "off", world.local_size)
+    cores = host_cores(world)
+    threads = world.agree(
+        lambda: set_threads(settings.threads, settings.batching == "off", cores, world.local_size)
+    )
     plan = world.agree(lambda: make_plan(settings, world, denoiser))
+    refuse_differences(settings, world, plan)
     world.agree(lambda: clear_folder(settings.out, settings.force) if world.rank == 0 else None)
     if settings.warmup:
         with contextlib.suppress(PintError):  # the run itself will say where it went wrong
             warm_up(plan)
     events = EventLog(world.rank)
-    with RunFolder(describe_run(settings, world, plan, threads), world, events) as folder:
+    about = describe_run(settings, world, plan, threads, cores)
+    with RunFolder(about, world, events) as folder:
         solution, sequential = solve_and_watch(plan, world, events, folder, settings.verify)
-        world.agree(folder.close)
+        try:
+            world.agree(folder.close)
+        except PintError as error:
+            folder.fail(str(error))
+            raise
         iterations = world.share(solution.outcome.iterations if solution else 0)
         tallies = world.gather(Tally.of(events, iterations))
         if solution is not None:
             folder.finish(solution.outcome, figures(solution, tallies, sequential), tallies)
     return world.agree(lambda: read_and_draw(settings) if world.rank == 0 else None)
+
+
+def host_cores(world: World) -> int:
+    """Cores that the ranks of this host may use together."""
+    masks = world.gather((world.host, os.sched_getaffinity(0)))
+    return len(set().union(*(mask for host, mask in masks if host == world.host)))
+
+
+def refuse_differences(settings: Settings, world: World, plan: Plan) -> None:
+    """Refuse a run whose ranks read different settings or models, or compute on unlike devices.
+
+    Raises
+    ------
+    InputError
+        On every rank, naming the first rank that differs from rank 0.
+    """
+    problem, network = plan.problem, plan.evaluator.denoiser
+    digest = hashlib.sha256(settings.to_yaml().encode())
+    digest.update(repr((problem.grid, network.shape, network.prediction)).encode())
+    digest.update(problem.noise.cpu().numpy().tobytes())
+    seen = world.gather((digest.hexdigest(), plan.evaluator.device.type, world.host))
+    for rank, (read, device, host) in enumerate(seen):
+        if read != seen[0][0]:
+            raise InputError(
+                f"rank {rank} on {host} has other settings or another model than rank 0: give all "
+                "ranks the same files, by absolute paths"
+            )
+        if device != seen[0][1]:
+            raise InputError(
+                f"rank {rank} on {host} would compute on {device} and rank 0 on {seen[0][1]}: use "
+                "--device cpu, or find out with 'pint-diffusion check' why that host sees no GPU"
+            )
 
 
 def read_and_draw(settings: Settings) -> RunRecord:
@@ -117,7 +160,7 @@ def solve_and_watch(
         raise
     except PintError as caught:
         error = str(caught), caught.exit_code
-    except Exception:
+    except (Exception, SystemExit):
         error = "\n" + traceback.format_exc(), 1
     finally:
         if progress is not None:
@@ -132,7 +175,7 @@ def solve_and_watch(
     return solution, sequential
 
 
-def describe_run(settings: Settings, world: World, plan: Plan, threads: int) -> Master:
+def describe_run(settings: Settings, world: World, plan: Plan, threads: int, cores: int) -> Master:
     """Say what is run, and what runs where: the master file before the first iteration."""
     problem = plan.problem
     mpi_library = "none"
@@ -142,7 +185,7 @@ def describe_run(settings: Settings, world: World, plan: Plan, threads: int) -> 
         mpi_library = MPI.Get_library_version().splitlines()[0].strip("\x00 ")
     device = plan.evaluator.device
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor()
-    here = world.host, f"{device} {name}".strip(), usable_cores() / world.local_size
+    here = world.host, f"{device} {name}".strip(), cores / world.local_size
     hosts, devices, cores_per_rank = zip(*world.gather(here), strict=True)
     facts: dict[str, Any] = {
         "status": "running",

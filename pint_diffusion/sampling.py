@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pint_diffusion.config import Settings
 from pint_diffusion.convergence import Outcome, StopRule
-from pint_diffusion.errors import InputError
+from pint_diffusion.errors import InputError, TransportError
 from pint_diffusion.grid import NoiseSchedule, default_slices, make_grid
 from pint_diffusion.methods import METHODS, Problem
 from pint_diffusion.models import load_denoiser
@@ -162,15 +162,18 @@ def solve(
     transport: Transport = LocalTransport()
     world.barrier()
     events.restart_clock()
-    if world.comm is not None:
-        from pint_diffusion.runtime.mpi import MpiTransport
+    try:
+        if world.comm is not None:
+            from pint_diffusion.runtime.mpi import MpiTransport
 
-        pinned = plan.evaluator.device.type == "cuda"
-        transport = MpiTransport(world.comm, events, pinned)
-    runtime = Runtime(
-        world.rank, world.size, plan.evaluator, transport, events, plan.batch_limit, record
-    )
-    METHODS[plan.method](runtime, dataclasses.replace(plan.problem, watch=watch))
+            pinned = plan.evaluator.device.type == "cuda"
+            transport = MpiTransport(world.comm, events, pinned)
+        runtime = Runtime(
+            world.rank, world.size, plan.evaluator, transport, events, plan.batch_limit, record
+        )
+        METHODS[plan.method](runtime, dataclasses.replace(plan.problem, watch=watch))
+    except Exception as error:  # the other ranks have begun and can't be told
+        raise TransportError(f"the run could not begin: {error!r}") from error
     runtime.run()
     if runtime.outcome is None:
         return None

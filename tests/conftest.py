@@ -33,6 +33,8 @@ def pytest_configure(config):
         raise pytest.UsageError(f"--ranks {ranks}, but {started} process(es) were started")
     if launcher is not None and launcher.rank > 0:
         config.pluginmanager.unregister(name="terminalreporter")
+    if config.getoption("--with-mpi"):
+        open_world("mpi")  # on every rank or on none: a rank that starts MPI alone waits for ever
     torch.set_num_threads(1)
 
 

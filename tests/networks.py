@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import time
 
 import numpy as np
@@ -73,6 +74,10 @@ def raises(device, dtype):
         raise ZeroDivisionError("the user's own mistake")
 
     return Contraction(on(2, 6, act), 0.05)
+
+
+def leaves(device, dtype):
+    return Contraction(on(1, 6, lambda out: sys.exit(0)))
 
 
 def killed(device, dtype):

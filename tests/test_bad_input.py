@@ -61,6 +61,7 @@ CASES = {
     "tolerance 0": (lambda f: ["--tolerance", 0], "--tolerance"),
     "tolerance NaN": (lambda f: ["--tolerance", "nan"], "--tolerance"),
     "placement nowhere": (lambda f: ["--placement", "moon"], "--placement"),
+    "more threads than cores": (lambda f: ["--threads", 100000], "--threads"),
     "batching of nothing": (lambda f: ["--batching", 0], "--batching"),
     "no CUDA here": (lambda f: ["--device", "cuda"], "--device cuda"),
     "output below a file": (
@@ -139,6 +140,18 @@ def test_a_file_that_one_rank_misses_is_said_once_and_ends_all(tmp_path):
     ended = launch(good, "--out", tmp_path / "out", ranks=3, program=["-c", act])
     assert ended.code == 2, ended
     assert ended.err.count("rank 1: ") == ended.err.count("error") == 1
+
+
+def test_ranks_that_read_different_settings_are_refused(tmp_path):
+    act = (
+        "import os, sys; from pint_diffusion.cli import main; "
+        "sys.argv += ['--steps', '8' if os.environ.get('PMI_RANK') == '1' else '16']; "
+        "sys.exit(main(['sample', *sys.argv[1:]]))"
+    )
+    given = ["--model", mixture(tmp_path), "--out", tmp_path / "out"]
+    ended = launch(*given, ranks=2, program=["-c", act])
+    assert ended.code == 2, ended
+    assert ended.err.count("rank 1 on") == ended.err.count("has other settings") == 1
 
 
 def test_help_is_printed_once():

@@ -46,6 +46,12 @@ def test_a_network_that_returns_the_wrong_thing_stops_the_run(tmp_path, name):
     assert "slice" in ended.err
 
 
+def test_a_network_that_calls_exit_does_not_end_a_run_as_if_it_were_done(tmp_path):
+    ended = sample("leaves", tmp_path / "out", ranks=2)
+    assert ended.code == 1, ended
+    assert ended.err.count("SystemExit: 0") == 1
+
+
 def test_an_exception_on_one_rank_ends_all_with_the_cause_printed_once(tmp_path):
     ended = sample("raises", tmp_path / "out")
     assert ended.code == 1, ended

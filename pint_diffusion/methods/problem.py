@@ -38,7 +38,7 @@ class Problem:
         Number of ranks.
     watch : callable
         Rank 0 calls it with (n, k, change) for each boundary state u_n^k that was made; change is
-        (S,) on the [0, 255] scale, None for k = 0.
+        (S,) on the [0, 255] scale for n = M and k > 0, else None.
     """
 
     grid: TimeGrid

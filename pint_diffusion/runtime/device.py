@@ -71,15 +71,22 @@ def check_dtype(name: str, device: torch.device) -> torch.dtype:
     return dtype
 
 
-def set_threads(threads: int | None, batching_off: bool, local_size: int) -> int:
+def set_threads(threads: int | None, batching_off: bool, cores: int, local_size: int) -> int:
     """Set torch's CPU threads and return their number.
 
     A network's last bits depend on the number of threads, so with batching off, where the bits
     are promised to be the same on any rank count, it is 1 unless the user says otherwise; else
-    the ranks of a host share its cores.
+    the ``local_size`` ranks of a host share its ``cores``.
+
+    Raises
+    ------
+    InputError
+        If the user asks for more threads than the machine has cores.
     """
     if threads is None:
-        threads = 1 if batching_off else max(1, usable_cores() // local_size)
+        threads = 1 if batching_off else max(1, cores // local_size)
+    if threads > (os.cpu_count() or 1):
+        raise InputError(f"--threads {threads} is more than this host's {os.cpu_count()} cores")
     torch.set_num_threads(threads)
     return threads
 

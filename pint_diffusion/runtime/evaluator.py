@@ -56,9 +56,12 @@ class Evaluator:
         t = self._rows([max(r.level.t, 0.0) for r in requests], sizes, self.state_dtype)
         alpha_bar = self._rows([r.level.alpha_bar for r in requests], sizes, torch.float64)
         kind = self.denoiser.prediction
-        # A copy, so that a network that works in place can't touch the states.
-        given = network_input(kind, x, alpha_bar).to(self.dtype, copy=True)
-        output = self.denoiser(given, t, alpha_bar)
+        # Copies, so that a network that works in place can't touch the states; contiguous ones,
+        # as states are that came by message, so that no bit depends on who made a state.
+        given = network_input(kind, x, alpha_bar).to(
+            self.dtype, copy=True, memory_format=torch.contiguous_format
+        )
+        output = self.denoiser(given, t, alpha_bar.clone())
         if not isinstance(output, Tensor) or output.shape != x.shape:
             shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
             raise NetworkError(

@@ -91,7 +91,9 @@ class MpiTransport:
         """Pack a message and hand it over; its data may be reused or changed at once."""
         key, clock, data = message.key, message.clock, message.data
         size = HEADER.size + (0 if data is None else data.numel() * data.element_size())
-        buffer = torch.empty(size, dtype=torch.uint8, pin_memory=self._pinned)
+        # Nothing of a header touches CUDA, so a rank whose device has failed can still say so.
+        pinned = self._pinned and data is not None and data.is_cuda
+        buffer = torch.empty(size, dtype=torch.uint8, pin_memory=pinned)
         HEADER.pack_into(buffer.numpy().data, 0, *key, *clock)
         copied = None
         if data is not None:
@@ -177,7 +179,8 @@ class MpiTransport:
         status = MPI.Status()
         while (found := self._comm.Improbe(MPI.ANY_SOURCE, MPI.ANY_TAG, status)) is not None:
             size = status.Get_count(MPI.BYTE)
-            buffer = torch.empty(size, dtype=torch.uint8, pin_memory=self._pinned)
+            pinned = self._pinned and size > HEADER.size
+            buffer = torch.empty(size, dtype=torch.uint8, pin_memory=pinned)
             request = found.Irecv(buffer.numpy())
             start = self._events.now()
             self._moving.append(_Moving(request, "recv", status.source, None, buffer, start))

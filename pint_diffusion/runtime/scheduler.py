@@ -151,9 +151,12 @@ class Runtime:
         except PeerFailure:
             self._abandon()
             raise
-        except Exception:
-            self._tell_all(Control.FAILURE)
-            self._abandon()
+        except (Exception, SystemExit) as error:
+            try:
+                self._tell_all(Control.FAILURE)
+                self._abandon()
+            except Exception as second:
+                raise TransportError(f"{second}, after {error!r}") from error
             raise
         self._abandon()
 

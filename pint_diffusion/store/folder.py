@@ -68,19 +68,24 @@ class RunFolder:
         self._world = world
         self._events = events
         self._answers: dict[int, Tensor] = {}
+        if world.rank == 0:
+            master.write()
+        world.barrier()
         self._shard = world.agree(self._open)
 
     def _open(self) -> ShardWriter:
-        master, rank = self._master, self._world.rank
+        master = self._master
+        if not (master.folder / MASTER).is_file():
+            raise InputError(
+                f"--out {master.folder} is not rank 0's folder here, on {self._world.host}: give "
+                "the absolute path of a folder on a file system that all ranks share"
+            )
         try:
-            master.folder.mkdir(parents=True, exist_ok=True)  # not every host sees rank 0's
-            if rank == 0:
-                master.write()
-            kept = master.shards[rank]
+            kept = master.shards[self._world.rank]
             return ShardWriter(
                 master.folder, kept, master.limit, master.state, master.dtype, self._events
             )
-        except OSError as error:
+        except (OSError, ValueError) as error:
             raise InputError(f"--out {master.folder} can't be written: {error}") from None
 
     def __enter__(self) -> RunFolder:
@@ -119,7 +124,7 @@ class RunFolder:
         with contextlib.suppress(StoreError):  # one reason is enough
             self.close()
         reached = self._world.gather(self._shard.iterations)
-        counts = self._world.gather(len(self._events.table()))
+        counts = self._world.gather(self._shard.event_rows)
         if self._world.rank == 0:
             master = self._master
             master.iterations, master.event_counts = max(reached), counts

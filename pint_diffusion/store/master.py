@@ -92,6 +92,11 @@ class Master:
         with open(new, "rb") as written:
             os.fsync(written.fileno())
         os.replace(new, self.folder / MASTER)
+        folder = os.open(self.folder, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
 
     def _join_boundary(self, file: h5py.File) -> None:
         """Map u_n^k to its shard; a retired slice (k > n) shows its last state, u_n^n."""
@@ -136,8 +141,7 @@ def read_run(folder: Path) -> RunRecord:
             if "samples" not in file:
                 raise InputError(f"the run in {folder} has no samples yet: {file.attrs['status']}")
             for rank in range(int(file.attrs["ranks"])):
-                if not (path.parent / shard_name(rank)).is_file():
-                    raise InputError(f"{path.parent / shard_name(rank)} is missing")
+                _check_shard(path.parent / shard_name(rank))
             optional = {
                 name: file[name][:] if name in file else None for name in ("boundary", "sequential")
             }
@@ -157,6 +161,15 @@ def read_run(folder: Path) -> RunRecord:
             )
     except (OSError, KeyError, ValueError, yaml.YAMLError) as error:
         raise InputError(f"{path} can't be read: {error}") from None
+
+
+def _check_shard(path: Path) -> None:
+    """Refuse a shard that is not there or can't be opened: HDF5 may show fill values instead."""
+    if not path.is_file():
+        raise InputError(f"{path} is missing")
+    with h5py.File(path, "r", locking="best-effort") as shard:
+        if "events" not in shard:
+            raise InputError(f"{path} is not the shard of a run")
 
 
 def _plain(value: Any) -> Any:

@@ -70,6 +70,7 @@ class ShardWriter:
             )
         self._file.flush()
         self.iterations = -1  # highest iteration of which something was written
+        self.event_rows = 0  # events that were written
         self._error: BaseException | None = None
         self._jobs: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._write, name="store", daemon=True)
@@ -131,3 +132,4 @@ class ShardWriter:
         rows = self._events.table(len(table))
         table.resize(len(table) + len(rows), axis=0)
         table[len(table) - len(rows) :] = rows
+        self.event_rows = len(table)
