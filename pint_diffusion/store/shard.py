@@ -77,7 +77,7 @@ class ShardWriter:
         self._thread.start()
 
     def record(self, n: int, k: int, state: Tensor | None) -> None:
-        """Write u_n^k, (S, *shape); None repeats iteration k - 1. Returns at once."""
+        """Write u_n^k, (S, *shape); None repeats iteration k - 1. The disk is not waited for."""
         if n in self._columns:
             values = None if state is None else state.cpu().numpy()
             self.do(lambda: self._put(self._columns[n], k, values))
