@@ -1,8 +1,9 @@
 """What is evaluated: the protocol of a network, and the one place that reads its output.
 
 A sampler step needs the clean picture x0 and the noise eps that a network sees in a state
-``x = sqrt(alpha_bar) x0 + sqrt(1 - alpha_bar) eps``. Networks are trained to say this in four
-ways; `predict` turns each into the pair (x0, eps).
+``x = sqrt(alpha_bar) x0 + sqrt(1 - alpha_bar) eps``. Networks are trained to say this in five
+ways; `network_input` and `network_time` are what each is given, and `predict` turns what it
+returns into the pair (x0, eps).
 """
 
 from __future__ import annotations
@@ -10,10 +11,12 @@ from __future__ import annotations
 from typing import Literal, NamedTuple, Protocol, get_args, runtime_checkable
 
 import torch
-from numpy.typing import ArrayLike
 from torch import Tensor
 
-PredictionType = Literal["epsilon", "v", "sample", "flow"]
+from pint_diffusion.errors import InputError
+from pint_diffusion.grid import FlowSchedule, Level, NoiseSchedule, Schedule, SigmaSchedule
+
+PredictionType = Literal["epsilon", "v", "sample", "flow", "denoised"]
 PREDICTION_TYPES: tuple[str, ...] = get_args(PredictionType)
 
 
@@ -25,18 +28,27 @@ class Denoiser(Protocol):
     ----------
     shape : tuple of int
         Shape of one sample, for pictures (channels, height, width).
-    prediction : {"epsilon", "v", "sample", "flow"}
-        What the network returns, see `predict`.
-    alphas_cumprod : array_like, shape (T,)
-        alpha_bar after each training step, strictly decreasing in (0, 1).
+    prediction : {"epsilon", "v", "sample", "flow", "denoised"}
+        What the network takes and returns, see `network_input` and `predict`.
     data_range : tuple of float
         Least and greatest value of clean data, (-1, 1) for most networks. Tolerances are stated
         on the scale on which this range is [0, 255].
+
+    Notes
+    -----
+    One more attribute tells the noise levels that the network was trained with, see `schedule_of`:
+
+    * ``alphas_cumprod``, array_like (T,): alpha_bar after each training step;
+    * ``sigma_range``, two floats: least and greatest noise level s / a;
+    * ``training_steps``, int, for flow networks: the timestep of pure noise, 1000 if absent.
+
+    A network with ``learns_variance = True`` returns twice the channels, (R, 2 C, ...); the second
+    half is `Prediction.variance`. Class-conditional networks are not `Denoiser` objects but become
+    such, see `pint_diffusion.models.conditional`.
     """
 
     shape: tuple[int, ...]
     prediction: PredictionType
-    alphas_cumprod: ArrayLike
     data_range: tuple[float, float]
 
     def __call__(self, x: Tensor, t: Tensor, alpha_bar: Tensor) -> Tensor:
@@ -45,9 +57,9 @@ class Denoiser(Protocol):
         Parameters
         ----------
         x : Tensor, shape (R, *shape)
-            States in the network's dtype, each row at its own level.
+            States in the network's dtype, each row at its own level, see `network_input`.
         t : Tensor, shape (R,)
-            Timesteps in units of training steps, 0 to T - 1, may be fractional.
+            Timesteps in the units of its `Schedule`, may be fractional, see `network_time`.
         alpha_bar : Tensor, shape (R,)
             The rows' alpha_bar in float64, for models that are given by a formula.
 
@@ -60,22 +72,67 @@ class Denoiser(Protocol):
 
 
 class Prediction(NamedTuple):
-    """What a network sees in a state: the clean sample and the noise, both (R, *shape)."""
+    """What a network sees in a state.
+
+    Attributes
+    ----------
+    x0, eps : Tensor, shape (R, *shape)
+        The clean sample and the noise.
+    variance : Tensor, shape (R, *shape), optional
+        Where the network has learned it: where between the least and the greatest possible one,
+        as -1 and 1, the logarithm of a step's variance lies (Nichol & Dhariwal 2021).
+    """
 
     x0: Tensor
     eps: Tensor
+    variance: Tensor | None = None
+
+
+def schedule_of(denoiser: Denoiser) -> Schedule:
+    """Return the noise levels that a network was trained with.
+
+    Raises
+    ------
+    InputError
+        If it does not tell them, or if they do not make a schedule.
+    """
+    sigma_range = getattr(denoiser, "sigma_range", None)
+    if sigma_range is not None:
+        sigma_min, sigma_max = sigma_range
+        return SigmaSchedule(sigma_min, sigma_max)
+    if hasattr(denoiser, "alphas_cumprod"):
+        return NoiseSchedule(denoiser.alphas_cumprod)
+    if denoiser.prediction == "flow":
+        return FlowSchedule(getattr(denoiser, "training_steps", 1000))
+    raise InputError(
+        "the network's noise levels are not known: give it the attribute alphas_cumprod, (T,), "
+        "or sigma_range, (sigma_min, sigma_max)"
+    )
+
+
+def network_time(kind: PredictionType, level: Level) -> float:
+    """Return what the network is told about a level.
+
+    That is sigma = s / a for a denoised network, and otherwise the timestep, but never less than
+    zero, which is the least one that a network was trained with.
+    """
+    return level.sigma if kind == "denoised" else max(level.t, 0.0)
 
 
 def network_input(kind: PredictionType, x: Tensor, alpha_bar: Tensor) -> Tensor:
     """Scale states (R, *shape) as the network expects them.
 
-    A flow network lives on z = (1 - sigma) x0 + sigma eps; z = x / (a + s) with a the signal and
-    s the noise coefficient, so sigma = s / (a + s). The others take x as it is.
+    With a the signal and s the noise coefficient,
+
+    * a flow network lives on z = (1 - sigma) x0 + sigma eps, so z = x / (a + s);
+    * a denoised network lives on y = x0 + sigma eps, so y = x / a.
+
+    The others take x as it is.
     """
-    if kind != "flow":
+    if kind not in ("flow", "denoised"):
         return x
     a, s = _coefficients(x, alpha_bar)
-    return x / (a + s)
+    return x / (a + s) if kind == "flow" else x / a
 
 
 def predict(kind: PredictionType, x: Tensor, output: Tensor, alpha_bar: Tensor) -> Prediction:
@@ -86,26 +143,32 @@ def predict(kind: PredictionType, x: Tensor, output: Tensor, alpha_bar: Tensor) 
     * epsilon: output = eps;
     * v: output = a eps - s x0 (Salimans & Ho 2022);
     * sample: output = x0;
-    * flow: output = eps - x0, at z = x / (a + s) (Lipman et al. 2023).
+    * flow: output = eps - x0, at z = x / (a + s) (Lipman et al. 2023);
+    * denoised: output = x0, at y = x / a (EDM, Karras et al. 2022; k-diffusion).
 
     Parameters
     ----------
-    kind : {"epsilon", "v", "sample", "flow"}
+    kind : {"epsilon", "v", "sample", "flow", "denoised"}
         What `output` is.
     x, output : Tensor, shape (R, *shape)
-        States and network outputs, same floating dtype.
+        States and network outputs, same floating dtype. An output with twice the channels,
+        (R, 2 C, ...), has the learned variance as its second half.
     alpha_bar : Tensor, shape (R,)
-        Level of each row.
+        Level of each row. At zero, where flow begins, a network of kind epsilon tells no
+        x0, and one of kind denoised can't be asked.
     """
+    if output.shape[1] == 2 * x.shape[1]:
+        output, variance = output.chunk(2, dim=1)
+        return predict(kind, x, output, alpha_bar)._replace(variance=variance)
     a, s = _coefficients(x, alpha_bar)
     if kind == "epsilon":
         return Prediction((x - s * output) / a, output)
     if kind == "v":
         return Prediction(a * x - s * output, s * x + a * output)
-    if kind == "sample":
-        return Prediction(output, (x - a * output) / s)
-    z = x / (a + s)
-    return Prediction(z - s / (a + s) * output, z + a / (a + s) * output)
+    if kind == "flow":
+        z = x / (a + s)
+        return Prediction(z - s / (a + s) * output, z + a / (a + s) * output)
+    return Prediction(output, (x - a * output) / s)
 
 
 def _coefficients(x: Tensor, alpha_bar: Tensor) -> tuple[Tensor, Tensor]:

@@ -12,14 +12,12 @@ from textwrap import shorten
 from types import ModuleType
 from typing import Any
 
-import numpy as np
 import torch
 
 from pint_diffusion.errors import InputError
-from pint_diffusion.grid import NoiseSchedule
-from pint_diffusion.models.denoiser import PREDICTION_TYPES, Denoiser
+from pint_diffusion.models.denoiser import PREDICTION_TYPES, Denoiser, schedule_of
 
-ATTRIBUTES = ("shape", "prediction", "alphas_cumprod", "data_range")
+ATTRIBUTES = ("shape", "prediction", "data_range")
 
 
 def load_factory(spec: str, device: torch.device, dtype: torch.dtype) -> Denoiser:
@@ -95,7 +93,7 @@ def _check(model: Any) -> None:
         raise InputError(
             f"its prediction is {prediction!r}; known are {', '.join(PREDICTION_TYPES)}"
         )
-    NoiseSchedule(np.asarray(model.alphas_cumprod))
+    schedule_of(model)
     low, high = model.data_range
     if not all(isinstance(end, Real) and math.isfinite(end) for end in (low, high)) or low >= high:
         raise InputError(f"its data_range is {model.data_range!r}, not two finite rising numbers")
