@@ -8,8 +8,14 @@ import torch
 from torch import Tensor
 
 from pint_diffusion.errors import NetworkError
-from pint_diffusion.grid import Level, TimeGrid
-from pint_diffusion.models.denoiser import Denoiser, Prediction, network_input, predict
+from pint_diffusion.grid import Level, Schedule, TimeGrid
+from pint_diffusion.models.denoiser import (
+    Denoiser,
+    Prediction,
+    network_input,
+    network_time,
+    predict,
+)
 from pint_diffusion.runtime.requests import EvaluateRequest
 
 
@@ -26,6 +32,10 @@ class Evaluator:
         Where the states live.
     dtype, state_dtype : torch.dtype
         What the network computes in, and what the states are kept in.
+    schedule : Schedule, optional
+        What this network was trained on, where the grid lies on another network's schedule:
+        timesteps are looked up there by alpha_bar. A level noisier than its noisiest is told as
+        its noisiest.
     """
 
     def __init__(
@@ -35,12 +45,14 @@ class Evaluator:
         device: torch.device,
         dtype: torch.dtype,
         state_dtype: torch.dtype,
+        schedule: Schedule | None = None,
     ) -> None:
         self.denoiser = denoiser
         self.grid = grid
         self.device = device
         self.dtype = dtype
         self.state_dtype = state_dtype
+        self.schedule = schedule
 
     @torch.inference_mode()
     def __call__(self, requests: Sequence[EvaluateRequest]) -> list[Prediction]:
@@ -52,21 +64,24 @@ class Evaluator:
             If the network returns the wrong shape, NaN or infinity.
         """
         sizes = [len(request.x) for request in requests]
-        x = torch.cat([r.x for r in requests]) if len(requests) > 1 else requests[0].x
-        t = self._rows([max(r.level.t, 0.0) for r in requests], sizes, self.state_dtype)
-        alpha_bar = self._rows([r.level.alpha_bar for r in requests], sizes, torch.float64)
         kind = self.denoiser.prediction
+        x = torch.cat([r.x for r in requests]) if len(requests) > 1 else requests[0].x
+        times = [network_time(kind, self._told(r.level)) for r in requests]
+        t = self._rows(times, sizes, self.state_dtype)
+        alpha_bar = self._rows([r.level.alpha_bar for r in requests], sizes, torch.float64)
         # Copies, so that a network that works in place can't touch the states; contiguous ones,
         # as states are that came by message, so that no bit depends on who made a state.
         given = network_input(kind, x, alpha_bar).to(
             self.dtype, copy=True, memory_format=torch.contiguous_format
         )
         output = self.denoiser(given, t, alpha_bar.clone())
-        if not isinstance(output, Tensor) or output.shape != x.shape:
+        learned = getattr(self.denoiser, "learns_variance", False)
+        wanted = (x.shape[0], 2 * x.shape[1], *x.shape[2:]) if learned else tuple(x.shape)
+        if not isinstance(output, Tensor) or output.shape != wanted:
             shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
             raise NetworkError(
-                f"the network returned {shape} for {tuple(x.shape)} "
-                f"at {self._place(requests[0])}: it must return one row per state"
+                f"the network returned {shape} for {tuple(x.shape)} at {self._place(requests[0])}: "
+                f"it must return one row per state{', twice the channels' if learned else ''}"
             )
         rows = list(output.to(self.state_dtype).split(sizes))
         if not torch.isfinite(output).all():
@@ -81,6 +96,14 @@ class Evaluator:
             )
         ]
 
+    def _told(self, level: Level) -> Level:
+        """Return a level with this network's own timestep."""
+        if self.schedule is None:
+            return level
+        noisiest = float(self.schedule.alpha_bar(self.schedule.first))
+        t = float(self.schedule.timestep(max(level.alpha_bar, noisiest)))
+        return Level(t, level.alpha_bar)
+
     def _rows(self, values: list[float], sizes: list[int], dtype: torch.dtype) -> Tensor:
         repeated = [v for v, size in zip(values, sizes, strict=True) for _ in range(size)]
         return torch.tensor(repeated, dtype=dtype).to(self.device)
@@ -93,5 +116,6 @@ class Evaluator:
 
 
 def step_index(grid: TimeGrid, level: Level) -> int:
-    """Number of the fine step that begins at a level or has it inside."""
-    return max(i for i, fine in enumerate(grid.levels) if fine.alpha_bar <= level.alpha_bar)
+    """Number of the fine step that begins at a level or has it inside; 0 above the first level."""
+    begun = (i for i, fine in enumerate(grid.levels) if fine.alpha_bar <= level.alpha_bar)
+    return max(begun, default=0)
