@@ -68,8 +68,43 @@ class Settings(FromCommandLine):
     samples: PositiveInt = Field(16, description="samples S drawn at once")
     seed: int = Field(0, ge=0, lt=2**64, description="seed of the noise, with the sample's number")
     method: Literal["parareal", "sequential"] = Field("parareal", description="sampling method")
-    solver: Literal["ddim"] = Field("ddim", description="one-step solver, fine and coarse")
+    solver: str = Field("ddim", description="solver of the fine steps, see docs/solvers.md")
+    eta: float | None = Field(
+        None, ge=0, le=1, description="share of noise of ddim (0) and euler_ancestral (1)"
+    )
+    variance: Literal["fixed_small", "fixed_large", "learned_range"] | None = Field(
+        None, description="variance of ddpm (fixed_small)"
+    )
+    lam: float | None = Field(
+        None, allow_inf_nan=False, description="parameter of lambda_ddim (0.5)"
+    )
+    churn: float | None = Field(
+        None, ge=0, allow_inf_nan=False, description="noise that heun adds over the walk (0)"
+    )
+    churn_min: float | None = Field(None, ge=0, description="least sigma with churn (0)")
+    churn_max: float | None = Field(None, ge=0, description="greatest sigma with churn (inf)")
+    churn_noise: float | None = Field(
+        None, gt=0, allow_inf_nan=False, description="standard deviation of churn's noise (1)"
+    )
+    history: Literal["carry", "restart"] = Field(
+        "carry",
+        description="what a multistep solver knows at the start of a slice: what it would know in "
+        "the sequential walk, or nothing",
+    )
+    coarse_solver: str | None = Field(
+        None,
+        description="solver of the coarse steps; the fine one if it is deterministic with one "
+        "evaluation per step and no history, else ddim",
+    )
     coarse_steps: PositiveInt = Field(1, description="steps of a coarse solve over one slice")
+    coarse_noise: Literal["none", "sum"] | None = Field(
+        None,
+        description="of a stochastic solver's coarse steps: none (they are made by ddim), or the "
+        "weighted sum of the noise of the fine steps",
+    )
+    coarse_model: str | None = Field(
+        None, description="network of the coarse steps, as --model; the same one if not given"
+    )
     placement: Literal["root", "slice"] = Field(
         "root", description="rank of coarse solves and corrections: rank 0, or the slice's own"
     )
@@ -129,6 +164,22 @@ class Settings(FromCommandLine):
                 f"but slices is {self.slices}: give one of the two"
             )
         return self
+
+    @model_validator(mode="after")
+    def _churn_rises(self) -> Settings:
+        low, high = self.churn_min, self.churn_max
+        if low is not None and high is not None and low > high:
+            raise ValueError(
+                f"--churn-min {low:g} is above --churn-max {high:g}: no noise level lies between "
+                "them, so exchange the two"
+            )
+        return self
+
+    @property
+    def solver_options(self) -> dict[str, Any]:
+        """Options of the solver that the user set."""
+        names = ("eta", "variance", "lam", "churn", "churn_min", "churn_max", "churn_noise")
+        return {name: value for name in names if (value := getattr(self, name)) is not None}
 
     @property
     def given_slices(self) -> int | None:

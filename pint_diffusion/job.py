@@ -97,11 +97,11 @@ def refuse_differences(settings: Settings, world: World, plan: Plan) -> None:
     InputError
         On every rank, naming the first rank that differs from rank 0.
     """
-    problem, network = plan.problem, plan.evaluator.denoiser
+    problem, network = plan.problem, plan.evaluators[0].denoiser
     digest = hashlib.sha256(settings.to_yaml().encode())
     digest.update(repr((problem.grid, network.shape, network.prediction)).encode())
     digest.update(problem.noise.cpu().numpy().tobytes())
-    seen = world.gather((digest.hexdigest(), plan.evaluator.device.type, world.host))
+    seen = world.gather((digest.hexdigest(), plan.evaluators[0].device.type, world.host))
     for rank, (read, device, host) in enumerate(seen):
         if read != seen[0][0]:
             raise InputError(
@@ -183,7 +183,7 @@ def describe_run(settings: Settings, world: World, plan: Plan, threads: int, cor
         from mpi4py import MPI
 
         mpi_library = MPI.Get_library_version().splitlines()[0].strip("\x00 ")
-    device = plan.evaluator.device
+    device = plan.evaluators[0].device
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor()
     here = world.host, f"{device} {name}".strip(), cores / world.local_size
     hosts, devices, cores_per_rank = zip(*world.gather(here), strict=True)
@@ -214,8 +214,8 @@ def describe_run(settings: Settings, world: World, plan: Plan, threads: int, cor
         grid=problem.grid,
         shards={rank: [n for n in kept if problem.owner(n) == rank] for rank in range(world.size)},
         limit=problem.max_iterations,
-        state=problem.state.shape,
-        dtype=str(problem.state.dtype).removeprefix("torch."),
+        state=tuple(problem.noise.shape),
+        dtype=str(problem.noise.dtype).removeprefix("torch."),
         facts=facts,
     )
 

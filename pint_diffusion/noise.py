@@ -1,8 +1,13 @@
-"""Noise as a function of (seed, sample), never of the order in which it is asked for."""
+"""Noise as a function of (seed, sample, step), never of the order in which it is asked for.
+
+Each sample has a counter-based generator of its own (Philox, keyed by seed and sample). The last
+word of its counter is 0 for the initial state and i + 1 for step i, so no two draws overlap.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -14,8 +19,7 @@ def initial_noise(
 ) -> Tensor:
     """Draw the pure-noise states u_0 of some samples.
 
-    Each sample has a counter-based generator of its own (Philox, keyed by seed and sample), so
-    the noise of sample 5 is the same whichever rank draws it and whatever else is drawn.
+    The noise of sample 5 is the same whichever rank draws it and whatever else is drawn.
 
     Parameters
     ----------
@@ -33,10 +37,53 @@ def initial_noise(
     Tensor, shape (S, *shape)
         Independent standard normal values, on the CPU.
     """
+    return _draw(seed, samples, shape, 0).to(dtype)
+
+
+@dataclass(frozen=True)
+class StepNoise:
+    """The noise of a stochastic solver's fine steps: called with step i, returns (S, *shape).
+
+    Attributes
+    ----------
+    seed, samples
+        Of the run: its seed and the number S of samples.
+    shape : tuple of int
+        Shape of one sample.
+    dtype : torch.dtype
+        Drawn in float64 on the CPU, then rounded to this.
+    device : torch.device
+        Where the noise goes.
+    """
+
+    seed: int
+    samples: int
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    device: torch.device
+
+    def __call__(self, i: int) -> Tensor:
+        """Return the noise of fine step ``i``, independent standard normal values."""
+        return self.summed([i], [1.0])
+
+    def summed(self, steps: Sequence[int], weights: Sequence[float]) -> Tensor:
+        """Return the weighted sum of the noise of some steps, scaled to variance one.
+
+        If all weights are zero so is the sum: nothing of that noise is left.
+        """
+        unit = np.asarray(weights) / (np.linalg.norm(weights) or 1.0)
+        total = torch.zeros((self.samples, *self.shape), dtype=torch.float64)
+        for i, weight in zip(steps, unit.tolist(), strict=True):
+            total += weight * _draw(self.seed, range(self.samples), self.shape, i + 1)
+        return total.to(self.dtype).to(self.device)
+
+
+def _draw(seed: int, samples: Iterable[int], shape: tuple[int, ...], word: int) -> Tensor:
+    counter = np.array([0, 0, 0, word], dtype=np.uint64)
     rows = [
         np.random.Generator(
-            np.random.Philox(key=np.array([seed, s], dtype=np.uint64))
+            np.random.Philox(key=np.array([seed, s], dtype=np.uint64), counter=counter)
         ).standard_normal(shape)
         for s in samples
     ]
-    return torch.from_numpy(np.stack(rows)).to(dtype)
+    return torch.from_numpy(np.stack(rows))

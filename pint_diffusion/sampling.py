@@ -13,11 +13,11 @@ from torch import Tensor
 from pint_diffusion.config import Settings
 from pint_diffusion.convergence import Outcome, StopRule
 from pint_diffusion.errors import InputError, TransportError
-from pint_diffusion.grid import NoiseSchedule, default_slices, make_grid
+from pint_diffusion.grid import default_slices, make_grid
 from pint_diffusion.methods import METHODS, Problem
 from pint_diffusion.models import load_denoiser
-from pint_diffusion.models.denoiser import Denoiser
-from pint_diffusion.noise import initial_noise
+from pint_diffusion.models.denoiser import Denoiser, schedule_of
+from pint_diffusion.noise import StepNoise, initial_noise
 from pint_diffusion.runtime.device import bind_device, check_dtype
 from pint_diffusion.runtime.evaluator import Evaluator
 from pint_diffusion.runtime.events import EventLog
@@ -25,7 +25,7 @@ from pint_diffusion.runtime.requests import Ask, Clock
 from pint_diffusion.runtime.scheduler import Record, Runtime
 from pint_diffusion.runtime.transport import LocalTransport, Transport
 from pint_diffusion.runtime.world import World
-from pint_diffusion.solvers import SOLVERS
+from pint_diffusion.solvers.setup import make_propagators
 
 Watch = Callable[[int, int, Tensor | None], None]
 
@@ -38,8 +38,8 @@ class Plan:
     ----------
     problem : Problem
         What is solved.
-    evaluator : Evaluator
-        The network on this rank's device.
+    evaluators : list of Evaluator
+        The networks on this rank's device: the fine one, and the coarse one if it is another.
     method : str
         Name in `METHODS`.
     batch_limit : int or None
@@ -47,7 +47,7 @@ class Plan:
     """
 
     problem: Problem
-    evaluator: Evaluator
+    evaluators: list[Evaluator]
     method: str
     batch_limit: int | None
 
@@ -94,14 +94,34 @@ def make_plan(settings: Settings, world: World, denoiser: Denoiser | None = None
     dtype = check_dtype(settings.dtype, device)
     state_dtype = torch.float64 if dtype == torch.float64 else torch.float32
     denoiser = denoiser or load_denoiser(settings.model, device, dtype)
-    schedule = NoiseSchedule(denoiser.alphas_cumprod)
+    schedule = schedule_of(denoiser)
     grid = make_grid(schedule, settings.steps, slices, settings.bounds)
-    noise = initial_noise(settings.seed, range(settings.samples), denoiser.shape, state_dtype)
+    noise = StepNoise(settings.seed, settings.samples, denoiser.shape, state_dtype, device)
+    fine, coarse = make_propagators(settings, schedule, grid, noise)
+    variance = fine.solver.options.get("variance")
+    if variance == "learned_range" and not getattr(denoiser, "learns_variance", False):
+        raise InputError(
+            "--variance learned_range needs a network that has learned its variance, and this one "
+            "has not: use fixed_small or fixed_large"
+        )
+    evaluators = [Evaluator(denoiser, grid, device, dtype, state_dtype)]
+    if settings.coarse_model is not None:
+        other = load_denoiser(settings.coarse_model, device, dtype)
+        if other.shape != denoiser.shape:
+            raise InputError(
+                f"--coarse-model {settings.coarse_model} has samples of shape {other.shape} and "
+                f"the network of the fine steps of shape {denoiser.shape}: they must be the same"
+            )
+        coarse_schedule = schedule_of(other)
+        evaluators.append(
+            Evaluator(other, grid, device, dtype, state_dtype, schedule=coarse_schedule)
+        )
+    start = initial_noise(settings.seed, range(settings.samples), denoiser.shape, state_dtype)
     problem = Problem(
-        grid=grid,
-        noise=noise.to(device),
-        solver=SOLVERS[settings.solver],
-        coarse_steps=settings.coarse_steps,
+        noise=start.to(device),
+        fine=fine,
+        coarse=coarse,
+        coarse_network=len(evaluators) - 1,
         placement=settings.placement,
         max_iterations=min(settings.max_iterations or slices, slices),
         stop_rule=StopRule(settings.tolerance, denoiser.data_range),
@@ -111,7 +131,7 @@ def make_plan(settings: Settings, world: World, denoiser: Denoiser | None = None
     limits: dict[Literal["auto", "off"] | int, int | None] = {"auto": None, "off": 1}
     return Plan(
         problem,
-        Evaluator(denoiser, grid, device, dtype, state_dtype),
+        evaluators,
         settings.method,
         limits.get(settings.batching, settings.batching),  # type: ignore[arg-type]
     )
@@ -145,8 +165,8 @@ def solve(
     events : EventLog
         Is told what happened when; its clock is set to 0 at the ranks' common start.
     record : callable
-        Takes (n, k, state) of every boundary state u_n^k that this rank keeps: the start states of
-        its slices, and on rank 0 the last one, n = M. None: as in iteration k - 1.
+        Takes (n, k, x) of every boundary state u_n^k that this rank keeps, without history: the
+        start states of its slices, and on rank 0 the last one, n = M. None: as in iteration k - 1.
     watch : callable
         Takes (n, k, change) on rank 0, see `Problem.watch`.
 
@@ -166,10 +186,16 @@ def solve(
         if world.comm is not None:
             from pint_diffusion.runtime.mpi import MpiTransport
 
-            pinned = plan.evaluator.device.type == "cuda"
+            pinned = plan.evaluators[0].device.type == "cuda"
             transport = MpiTransport(world.comm, events, pinned)
         runtime = Runtime(
-            world.rank, world.size, plan.evaluator, transport, events, plan.batch_limit, record
+            world.rank,
+            world.size,
+            plan.evaluators,
+            transport,
+            events,
+            plan.batch_limit,
+            lambda n, k, state: record(n, k, None if state is None else state[0]),
         )
         METHODS[plan.method](runtime, dataclasses.replace(plan.problem, watch=watch))
     except Exception as error:  # the other ranks have begun and can't be told
@@ -183,7 +209,8 @@ def solve(
 def warm_up(plan: Plan) -> None:
     """Make one network call that nobody counts, so that the first counted one is not slower."""
     problem = plan.problem
-    plan.evaluator([Ask("fine", 0, 0)(problem.noise, problem.grid.levels[0])])
+    for network, evaluator in enumerate(plan.evaluators):
+        evaluator([Ask("fine", 0, 0, network)(problem.noise, problem.grid.levels[0])])
 
 
 def solve_sequentially(plan: Plan) -> tuple[Tensor, float]:

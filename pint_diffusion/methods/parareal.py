@@ -11,6 +11,9 @@ retires after f_n^n. Each coroutine below waits only for the values it uses, so 
 a slice starts the moment its start state is there: that is the pipeline, and it makes u_M^k after
 kB + M - k evaluations in a row. Placement is the rank on which `coarse` and `correct` run.
 
+A state is x and the history that a multistep fine solver carries. G takes and gives x alone, so
+only x is corrected; the history of u_{n+1}^k is that of f_n^{k-1}, and u_{n+1}^0 has none.
+
 None stands for "did not move": as a boundary state, and as the f and g that follow from it.
 """
 
@@ -24,15 +27,15 @@ from pint_diffusion.convergence import Outcome
 from pint_diffusion.methods.problem import Problem
 from pint_diffusion.runtime.requests import Ask, Layout
 from pint_diffusion.runtime.scheduler import Runtime
-from pint_diffusion.solvers import knowing, propagate
+from pint_diffusion.solvers import knowing
 
 
 def parareal(runtime: Runtime, problem: Problem) -> None:
     """Start the coroutines of this rank."""
-    grid, solver, owner = problem.grid, problem.solver, problem.owner
-    slices, last = grid.slices, problem.max_iterations
+    fine, coarse, owner = problem.fine, problem.coarse, problem.owner
+    slices, last = problem.grid.slices, problem.max_iterations
     at_slice = problem.placement == "slice"
-    share = at_slice and problem.coarse_steps == 1  # G's only evaluation is F's first
+    share = at_slice and problem.evaluates_alike  # G's only evaluation is F's first
 
     def corrector(n: int) -> int:
         return owner(n) if at_slice else 0
@@ -47,70 +50,74 @@ def parareal(runtime: Runtime, problem: Problem) -> None:
     notes = Layout((len(problem.noise),), torch.float64, torch.device("cpu"))
     u = runtime.cells(problem.state, maker, readers, kept_on=owner)
     f = runtime.cells(problem.state, owner, lambda n: [corrector(n)])
-    g = runtime.cells(problem.state, corrector, lambda n: [corrector(n)])
+    g = runtime.cells(
+        problem.state._replace(shape=(1, *problem.noise.shape)), corrector, lambda n: [corrector(n)]
+    )
     change = runtime.cells(notes, maker, lambda n: [0])
 
     async def start() -> None:
-        u[0, 0] = problem.noise
+        u[0, 0] = fine.start(problem.noise)
 
     async def solve(n: int) -> None:
         for k in range(min(n, last) + 1):
-            x = await u[n, k]
+            state = await u[n, k]
             if share:
-                runtime.spawn(owner(n), fine_and_coarse, n, k, x)
+                runtime.spawn(owner(n), solve_both, n, k, state)
             elif k < last:
-                runtime.spawn(owner(n), fine, n, k, x)
+                runtime.spawn(owner(n), solve_fine, n, k, state)
 
-    async def fine(n: int, k: int, x: Tensor | None) -> None:
-        f[n, k] = x if x is None else await propagate(solver, fine_ask(n, k), x, grid.fine(n))
+    async def solve_fine(n: int, k: int, state: Tensor | None) -> None:
+        f[n, k] = None if state is None else await fine(ask_fine(n, k), state, n, k)
 
     async def sweep(n: int) -> None:
         for k in range(min(n, last) + 1):
-            runtime.spawn(corrector(n), coarse, n, k, await u[n, k])
+            runtime.spawn(corrector(n), solve_coarse, n, k, await u[n, k])
 
-    async def coarse(n: int, k: int, x: Tensor | None) -> None:
-        levels = grid.coarse(n, problem.coarse_steps)
-        g[n, k] = x if x is None else await propagate(solver, Ask("coarse", n, k), x, levels)
+    async def solve_coarse(n: int, k: int, state: Tensor | None) -> None:
+        ask = Ask("coarse", n, k, problem.coarse_network)
+        g[n, k] = None if state is None else await coarse(ask, state, n, k)
 
-    async def fine_and_coarse(n: int, k: int, x: Tensor | None) -> None:
-        if x is None:
+    async def solve_both(n: int, k: int, state: Tensor | None) -> None:
+        if state is None:
             g[n, k] = None
             if k < last:
                 f[n, k] = None
             return
-        levels = grid.fine(n)
-        first = await Ask("shared" if k < last else "coarse", n, k)(x, levels[0])
-        g[n, k] = await solver(knowing(first, Ask("coarse", n, k)), x, levels[0], levels[-1])
+        kind = "shared" if k < last else "coarse"
+        first = await Ask(kind, n, k)(state[0], fine.first_level(n))
+        g[n, k] = await coarse(knowing(first, Ask("coarse", n, k)), state, n, k)
         if k < last:
-            f[n, k] = await propagate(solver, knowing(first, fine_ask(n, k)), x, levels)
+            f[n, k] = await fine(knowing(first, ask_fine(n, k)), state, n, k)
 
-    def fine_ask(n: int, k: int) -> Ask:
+    def ask_fine(n: int, k: int) -> Ask:
         """The last evaluation of f_n^k had better meet the first one of f_n^{k+1}: u_n^{k+1} is
         due one evaluation before f_n^k is done.
         """
         follows = k + 1 <= min(n, last if share else last - 1)
-        return Ask("fine", n, k, meet=(grid.fine(n)[-2], u[n, k + 1]) if follows else None)
+        at = fine.last_level(n)
+        meet = (at, u[n, k + 1]) if follows and at is not None else None
+        return Ask("fine", n, k, meet=meet)
 
     async def correct(n: int) -> None:
         g_old = await g[n, 0]
+        assert g_old is not None  # iteration 0 made them all
         f_old: Tensor | None = None
-        new = u[n + 1, 0] = g_old
+        new = u[n + 1, 0] = fine.start(g_old[0])
         for k in range(1, min(n + 1, last) + 1):
             g_new = await g[n, k] if k <= n else None
             f_new = await f[n, k - 1]
             f_old = f_old if f_new is None else f_new
-            assert new is not None  # iteration 0 made them all
             assert f_old is not None
-            assert g_old is not None
             old = new
             if g_new is None:
                 new = f_old
             else:
-                new, g_old = f_old + (g_new - g_old), g_new
-            u[n + 1, k] = None if torch.equal(new, old) else new
+                new, g_old = torch.cat([f_old[:1] + (g_new - g_old), f_old[1:]]), g_new
+            more = fine.carried(n + 1, k) > fine.carried(n + 1, k - 1)
+            u[n + 1, k] = None if torch.equal(new, old) and not more else new
             # Only the last boundary decides; of the others rank 0 hears that they are there.
             at_end = n + 1 == slices
-            change[n + 1, k] = problem.stop_rule.change(new, old) if at_end else None
+            change[n + 1, k] = problem.stop_rule.change(new[0], old[0]) if at_end else None
 
     async def watch(n: int) -> None:
         for k in range(1, min(n, last) + 1):

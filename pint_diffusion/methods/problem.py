@@ -11,7 +11,7 @@ from torch import Tensor
 from pint_diffusion.convergence import StopRule
 from pint_diffusion.grid import TimeGrid
 from pint_diffusion.runtime.requests import Layout
-from pint_diffusion.solvers import Step
+from pint_diffusion.solvers import Propagator
 
 
 @dataclass(frozen=True)
@@ -20,14 +20,14 @@ class Problem:
 
     Attributes
     ----------
-    grid : TimeGrid
-        N fine steps in M slices.
     noise : Tensor, shape (S, *shape)
-        u_0, the same on every rank.
-    solver : Step
-        One-step map of the fine and the coarse propagator.
-    coarse_steps : int
-        Steps of a coarse solve over one slice.
+        x of u_0, the same on every rank.
+    fine : Propagator
+        F, N steps in M slices.
+    coarse : Propagator
+        G, fewer steps in the same slices; a one-step solver.
+    coarse_network : int
+        Which network G evaluates, 0 for F's own.
     placement : {"root", "slice"}
         Where coarse solves and corrections run: on rank 0, or on the rank that owns the slice.
     max_iterations : int
@@ -41,15 +41,28 @@ class Problem:
         (S,) on the [0, 255] scale for n = M and k > 0, else None.
     """
 
-    grid: TimeGrid
     noise: Tensor
-    solver: Step
-    coarse_steps: int
+    fine: Propagator
+    coarse: Propagator
+    coarse_network: int
     placement: Literal["root", "slice"]
     max_iterations: int
     stop_rule: StopRule
     ranks: int
     watch: Callable[[int, int, Tensor | None], None]
+
+    @property
+    def grid(self) -> TimeGrid:
+        """The N fine steps in M slices."""
+        return self.fine.grid
+
+    @property
+    def evaluates_alike(self) -> bool:
+        """Whether the only evaluation of G over a slice is also the first one of F."""
+        coarse = self.coarse
+        one_step = coarse.grid.steps == coarse.grid.slices and coarse.solver.evaluations == 1
+        begins_alike = coarse.solver.starts_here and self.fine.solver.starts_here
+        return one_step and begins_alike and self.coarse_network == 0
 
     def owner(self, n: int) -> int:
         """Rank of slice ``n``; the last boundary state, n = M, belongs to rank 0.
@@ -61,5 +74,6 @@ class Problem:
 
     @property
     def state(self) -> Layout:
-        """Layout of a boundary state."""
-        return Layout(tuple(self.noise.shape), self.noise.dtype, self.noise.device)
+        """Layout of a boundary state: x, and what the fine solver carries."""
+        shape = (1 + self.fine.history, *self.noise.shape)
+        return Layout(shape, self.noise.dtype, self.noise.device)

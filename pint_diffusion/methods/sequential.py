@@ -12,7 +12,6 @@ from pint_diffusion.convergence import Outcome
 from pint_diffusion.methods.problem import Problem
 from pint_diffusion.runtime.requests import Ask
 from pint_diffusion.runtime.scheduler import Runtime
-from pint_diffusion.solvers import propagate
 
 
 def sequential(runtime: Runtime, problem: Problem) -> None:
@@ -27,12 +26,12 @@ def sequential(runtime: Runtime, problem: Problem) -> None:
     )
 
     async def start() -> None:
-        u[0, 0] = problem.noise
+        u[0, 0] = problem.fine.start(problem.noise)
 
     async def walk(n: int) -> None:
-        x = await u[n, 0]
-        assert x is not None
-        u[n + 1, 0] = await propagate(problem.solver, Ask("fine", n, 0), x, grid.fine(n))
+        state = await u[n, 0]
+        assert state is not None
+        u[n + 1, 0] = await problem.fine(Ask("fine", n, 0), state, n, n)
 
     async def judge() -> None:
         await u[slices, 0]

@@ -66,6 +66,8 @@ class Ask:
         What the evaluations are for.
     n, k : int
         Slice and iteration they belong to; older iterations are served first.
+    network : int
+        Which of the run's networks is evaluated; a call is of one network.
     meet : (Level, TakeRequest), optional
         The evaluation at this level had better share a network call with the one that the value
         sets off, if that value is about to arrive from another rank.
@@ -74,6 +76,7 @@ class Ask:
     kind: str
     n: int
     k: int
+    network: int = 0
     meet: tuple[Level, TakeRequest] | None = None
 
     def __call__(self, x: Tensor, level: Level) -> EvaluateRequest:

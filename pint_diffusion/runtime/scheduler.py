@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -47,8 +47,8 @@ class Runtime:
     ----------
     rank, size : int
         This rank and how many there are.
-    evaluator : Evaluator
-        Makes the network calls.
+    evaluators : sequence of Evaluator
+        Make the network calls, one for each network of the run.
     transport : Transport
         Moves values to and from the other ranks.
     events : EventLog
@@ -63,7 +63,7 @@ class Runtime:
         self,
         rank: int,
         size: int,
-        evaluator: Evaluator,
+        evaluators: Sequence[Evaluator],
         transport: Transport,
         events: EventLog,
         batch_limit: int | None,
@@ -74,7 +74,7 @@ class Runtime:
         self.outcome: Outcome | None = None
         self.clock = Clock()
         self.finished_at = 0.0
-        self._evaluator = evaluator
+        self._evaluators = evaluators
         self._transport = transport
         self._events = events
         self._batch_limit = batch_limit
@@ -208,13 +208,16 @@ class Runtime:
     def _oldest(self) -> list[tuple[Task, EvaluateRequest]]:
         # Within an iteration first what other slices wait for, then the walks within slices.
         self._pending.sort(key=lambda p: (p[1].ask.k, p[1].ask.kind == "fine", p[1].ask.n))
-        return self._pending[: self._batch_limit]
+        network = self._pending[0][1].ask.network if self._pending else 0
+        return [p for p in self._pending if p[1].ask.network == network][: self._batch_limit]
 
     def _call(self, batch: list[tuple[Task, EvaluateRequest]]) -> None:
         """Make one network call and wake the coroutines that asked for it."""
-        del self._pending[: len(batch)]
+        chosen = {id(request) for _, request in batch}
+        self._pending = [p for p in self._pending if id(p[1]) not in chosen]
         start = self._events.now()
-        predictions = self._evaluator([request for _, request in batch])
+        network = batch[0][1].ask.network
+        predictions = self._evaluators[network]([request for _, request in batch])
         stop = self._events.now()
         self._last_call = stop - start
         self._calls = 1 + max(self._calls, *(task.clock.calls for task, _ in batch))

@@ -1,29 +1,59 @@
-"""DDIM, the deterministic first-order solver (Song et al. 2021, eta = 0)."""
+"""DDIM, deterministic or not, and lambda-DDIM, its conjugate family."""
 
 from __future__ import annotations
 
-from math import sqrt
+from math import exp, sqrt
 
+import numpy as np
 from torch import Tensor
 
-from pint_diffusion.grid import Level
-from pint_diffusion.solvers.propagator import Evaluate
+from pint_diffusion.solvers.solver import Evaluate, Stride
 
 
-async def ddim(evaluate: Evaluate, x: Tensor, here: Level, there: Level) -> Tensor:
-    """Step from level ``here`` to the cleaner level ``there``.
+async def ddim(evaluate: Evaluate, x: Tensor, stride: Stride, *, eta: float) -> Tensor:
+    """Step with DDIM (Song et al. 2021, arXiv 2010.02502, equation 12).
 
-    x' = sqrt(alpha_bar') x0 + sqrt(1 - alpha_bar') eps, with x0 and eps as the network sees them
-    in x (equation 12 of arXiv 2010.02502 with sigma = 0). One evaluation.
+    x' = a' x0 + sqrt(1 - alpha_bar' - c^2) eps + c xi, with
+    c = eta sqrt((1 - alpha_bar') / (1 - alpha_bar)) sqrt(1 - alpha_bar / alpha_bar').
 
     Parameters
     ----------
     evaluate : callable
         Awaitable network evaluation, see `Evaluate`.
     x : Tensor, shape (S, *shape)
-        States at ``here``.
-    here, there : Level
-        Where the step begins and ends.
+        States at ``stride.here``.
+    stride : Stride
+        The step.
+    eta : float
+        0 for the deterministic solver, 1 for DDPM's noise.
     """
-    x0, eps = await evaluate(x, here)
-    return sqrt(there.alpha_bar) * x0 + sqrt(1 - there.alpha_bar) * eps
+    here, there = stride.here, stride.there
+    x0, eps = (await evaluate(x, here))[:2]
+    if eta == 0:
+        return there.a * x0 + there.s * eps
+    c = eta * there.s / here.s * sqrt(1 - here.alpha_bar / there.alpha_bar)
+    x = there.a * x0 + sqrt(max(there.s**2 - c * c, 0.0)) * eps
+    return x + c * stride.noise() if c else x
+
+
+async def lambda_ddim(evaluate: Evaluate, x: Tensor, stride: Stride, *, lam: float) -> Tensor:
+    """Step with the conjugate integrator lambda-DDIM (Pandey et al. 2024, arXiv 2310.07894).
+
+    With A(t) = exp(lam t) / a and Phi(t) = the integral of exp(lam t) d sigma, z = A x moves by
+    z' = z - lam (t - t') z - (Phi(t) - Phi(t')) eps. Time t runs from 0 (clean) to 1 (noisiest)
+    in the schedule's timesteps; lam = 0 is DDIM. Parameters as for `ddim`.
+    """
+    here, there, schedule = stride.here, stride.there, stride.schedule
+    span = schedule.first - schedule.clean
+    t, t_there = ((level.t - schedule.clean) / span for level in (here, there))
+    dt = t - t_there
+    # By parts: the integrand sigma exp(lam t) is smooth where d sigma / dt is not.
+    nodes, weights = np.polynomial.legendre.leggauss(16)
+    at = t_there + dt * (nodes + 1) / 2
+    alpha_bar = schedule.alpha_bar(at * span + schedule.clean)
+    sigma = np.sqrt((1 - alpha_bar) / alpha_bar)
+    inner = lam * dt / 2 * float(weights @ (sigma * np.exp(lam * at)))
+    phi = exp(lam * t) * here.sigma - exp(lam * t_there) * there.sigma - inner
+    eps = (await evaluate(x, here)).eps
+    z = (1 - lam * dt) * (exp(lam * t) / here.a) * x - phi * eps
+    return (there.a / exp(lam * t_there)) * z

@@ -1,31 +1,92 @@
-"""Propagators: walks over a slice, built of one-step maps."""
+"""Propagators: walks over a slice, built of steps. F and G of Parareal are two of them."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from itertools import pairwise
-from typing import Any, TypeAlias
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property, partial
 
+import torch
 from torch import Tensor
 
-from pint_diffusion.grid import Level
+from pint_diffusion.grid import Level, Schedule, TimeGrid
 from pint_diffusion.models.denoiser import Prediction
-
-Evaluate: TypeAlias = Callable[[Tensor, Level], Awaitable[Prediction]]
-"""Await it for what the network sees in states (S, *shape) at a level."""
-
-Step: TypeAlias = Callable[[Evaluate, Tensor, Level, Level], Coroutine[Any, Any, Tensor]]
-"""A one-step map: from states at one level to states at a cleaner one.
-
-It evaluates at the first level first, and the result is a function of its arguments only.
-"""
+from pint_diffusion.solvers.solver import Evaluate, Past, Solver, Step, Stride
 
 
-async def propagate(step: Step, evaluate: Evaluate, x: Tensor, levels: Sequence[Level]) -> Tensor:
-    """Walk states (S, *shape) from ``levels[0]`` to ``levels[-1]``, one step per interval."""
-    for here, there in pairwise(levels):
-        x = await step(evaluate, x, here, there)
-    return x
+@dataclass(frozen=True)
+class Propagator:
+    """A solver on a grid: it takes states from the start of a slice to its end.
+
+    A state is (1 + H, S, *shape): x, and the H tensors that a multistep solver carries over slice
+    boundaries. Which of these are there follows from the steps walked in a row.
+
+    Attributes
+    ----------
+    solver : Solver
+        Makes the steps.
+    grid : TimeGrid
+        Levels and slices.
+    schedule : Schedule
+        What the levels lie on.
+    noise : callable
+        Step i -> its noise (S, *shape).
+    carry : bool
+        History crosses slice boundaries; else it starts anew in every slice.
+    """
+
+    solver: Solver
+    grid: TimeGrid
+    schedule: Schedule
+    noise: Callable[[int], Tensor]
+    carry: bool = False
+
+    @property
+    def history(self) -> int:
+        """H, the number of tensors that a state has beside x."""
+        return self.solver.history if self.carry else 0
+
+    def start(self, x: Tensor) -> Tensor:
+        """Make a state without history of x (S, *shape)."""
+        return torch.cat([x[None], x.new_zeros((self.history, *x.shape))])
+
+    def carried(self, n: int, k: int) -> int:
+        """Number of tensors of u_n^k that are there.
+
+        Coarse solves carry nothing, so those of iteration k begin at slice n - k.
+        """
+        bounds = self.grid.bounds
+        return self.solver.carried(bounds[n] - bounds[max(n - k, 0)]) if self.carry else 0
+
+    def first_level(self, n: int) -> Level:
+        """Level at which slice ``n`` begins."""
+        return self.grid.levels[self.grid.bounds[n]]
+
+    def last_level(self, n: int) -> Level | None:
+        """Level of the last evaluation in slice ``n``, if that is known beforehand."""
+        one_each = self.solver.evaluations == 1
+        return self.grid.levels[self.grid.bounds[n + 1] - 1] if one_each else None
+
+    async def __call__(self, evaluate: Evaluate, state: Tensor, n: int, k: int) -> Tensor:
+        """Walk a state (1 + H, S, *shape) of iteration ``k`` over slice ``n``."""
+        x, past = state[0], tuple(state[1 : 1 + self.carried(n, k)])
+        for i in range(self.grid.bounds[n], self.grid.bounds[n + 1]):
+            x, past = await self.step(evaluate, x, past, i)
+        if not self.history:
+            return x[None]
+        missing = [x.new_zeros(x.shape)] * (self.history - len(past))
+        return torch.stack([x, *past, *missing])
+
+    async def step(self, evaluate: Evaluate, x: Tensor, past: Past, i: int) -> tuple[Tensor, Past]:
+        """Make step ``i`` of the grid on x (S, *shape); return x' and what is carried on."""
+        stride = Stride(self.grid.levels, i, self.schedule, partial(self.noise, i))
+        if self.solver.history:
+            return await self._step(evaluate, x, past, stride)
+        return await self._step(evaluate, x, stride), ()
+
+    @cached_property
+    def _step(self) -> Step:
+        return self.solver.bound()
 
 
 def knowing(first: Prediction, evaluate: Evaluate) -> Evaluate:

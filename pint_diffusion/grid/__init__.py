@@ -1,0 +1,33 @@
+"""Noise schedules and time grids: noise levels and slice boundaries as data.
+
+Sampling runs from noise to data, so index 0 of a grid is the noisiest level and index N the
+cleanest one.
+"""
+
+from __future__ import annotations
+
+from pint_diffusion.grid.level import Level
+from pint_diffusion.grid.schedule import (
+    FlowSchedule,
+    NoiseSchedule,
+    Schedule,
+    SigmaSchedule,
+    level_of_sigma,
+)
+from pint_diffusion.grid.slicing import default_slices, even_bounds
+from pint_diffusion.grid.spacing import trailing_levels
+from pint_diffusion.grid.time_grid import TimeGrid, make_grid
+
+__all__ = [
+    "FlowSchedule",
+    "Level",
+    "NoiseSchedule",
+    "Schedule",
+    "SigmaSchedule",
+    "TimeGrid",
+    "default_slices",
+    "even_bounds",
+    "level_of_sigma",
+    "make_grid",
+    "trailing_levels",
+]

@@ -1,0 +1,43 @@
+"""Noise levels: points of a noise schedule."""
+
+from __future__ import annotations
+
+from math import inf, log, sqrt
+from typing import NamedTuple
+
+
+class Level(NamedTuple):
+    """A point of a noise schedule: states there are x = a x0 + s eps with a^2 + s^2 = 1.
+
+    Attributes
+    ----------
+    t : float
+        What the network is told, in the units of its `Schedule`.
+    alpha_bar : float
+        Squared signal coefficient a^2, in [0, 1].
+    """
+
+    t: float
+    alpha_bar: float
+
+    @property
+    def a(self) -> float:
+        """Signal coefficient, sqrt(alpha_bar)."""
+        return sqrt(self.alpha_bar)
+
+    @property
+    def s(self) -> float:
+        """Noise coefficient, sqrt(1 - alpha_bar)."""
+        return sqrt(1.0 - self.alpha_bar)
+
+    @property
+    def sigma(self) -> float:
+        """Noise level s / a of the variance-exploding form x / a = x0 + sigma eps."""
+        return self.s / self.a if self.alpha_bar else inf
+
+    @property
+    def lam(self) -> float:
+        """Half the logarithm of the signal-to-noise ratio, log(a / s)."""
+        if not self.alpha_bar:
+            return -inf
+        return 0.5 * log(self.alpha_bar / (1.0 - self.alpha_bar)) if self.alpha_bar < 1 else inf

@@ -1,0 +1,67 @@
+"""Where slices begin and end, as step indices."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from math import isqrt
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pint_diffusion.errors import InputError
+from pint_diffusion.grid.level import Level
+
+
+def even_bounds(steps: int, slices: int) -> tuple[int, ...]:
+    """Cut ``steps`` into ``slices`` parts that differ by at most one, as M + 1 indices."""
+    if slices < 1:
+        raise InputError(f"slices is {slices}; at least one slice is needed")
+    if steps < slices:
+        raise InputError(
+            f"steps is {steps} but slices is {slices}: every slice needs at least one step, "
+            "so raise --steps or lower --slices"
+        )
+    return tuple(n * steps // slices for n in range(slices + 1))
+
+
+def logsnr_bounds(levels: Sequence[Level], slices: int) -> tuple[int, ...]:
+    """Cut a walk into slices of nearly equal length in log(a / s), as M + 1 indices.
+
+    Every slice has at least one step. A step from pure noise or into clean data is infinitely
+    long; it is counted as long as the step beside it.
+
+    Raises
+    ------
+    InputError
+        If there are fewer steps than slices.
+    """
+    bounds = list(even_bounds(len(levels) - 1, slices))
+    steps = bounds[-1]
+    reached = np.concatenate([[0.0], np.cumsum(_lengths(levels))])
+    for n in range(1, slices):
+        nearest = int(np.abs(reached - reached[-1] * n / slices).argmin())
+        bounds[n] = min(max(nearest, bounds[n - 1] + 1), steps - (slices - n))
+    return tuple(bounds)
+
+
+def _lengths(levels: Sequence[Level]) -> NDArray[np.float64]:
+    """Length of each step in log(a / s), finite."""
+    lam = np.array([level.lam for level in levels])
+    finite = np.diff(lam[np.isfinite(lam)])
+    if not finite.size:
+        return np.ones(len(levels) - 1)
+    before = finite[:1] if np.isinf(lam[0]) else finite[:0]
+    after = finite[-1:] if np.isinf(lam[-1]) else finite[:0]
+    return np.concatenate([before, finite, after])
+
+
+SLICINGS: dict[str, Callable[[Sequence[Level], int], tuple[int, ...]]] = {
+    "even": lambda levels, slices: even_bounds(len(levels) - 1, slices),
+    "logsnr": logsnr_bounds,
+}
+"""Name -> function that cuts a walk over N + 1 levels into M slices."""
+
+
+def default_slices(steps: int, ranks: int) -> int:
+    """M when the user names none: the number of ranks, or sqrt(N) in one process (SRDS)."""
+    return ranks if ranks > 1 else max(1, isqrt(steps))

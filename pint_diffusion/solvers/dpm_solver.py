@@ -1,0 +1,115 @@
+"""DPM-Solver++: exponential integrators in half the log-SNR lam = log(a / s) that use x0.
+
+Lu et al. 2022, arXiv 2211.01095. h = lam' - lam is the length of a step, infinite for one into
+clean data, which is of first order whatever the solver: x' = a' x0. Multistep solvers also make
+their last step with first order in walks of fewer than 15 steps, and 3M the last but one with
+second order, as the authors' code does.
+"""
+
+from __future__ import annotations
+
+from math import exp, expm1, sqrt
+
+from torch import Tensor
+
+from pint_diffusion.grid import Level
+from pint_diffusion.solvers.solver import Evaluate, Past, Stride
+
+SHORT_WALK = 15
+"""Walks of fewer steps end with lower orders."""
+
+
+async def dpmpp_1(evaluate: Evaluate, x: Tensor, stride: Stride) -> Tensor:
+    """Step with x' = s'/s x - a' expm1(-h) x0. Parameters as for `ddim`."""
+    x0 = (await evaluate(x, stride.here)).x0
+    return _first_order(x, x0, stride.here, stride.there)
+
+
+async def dpmpp_2s(evaluate: Evaluate, x: Tensor, stride: Stride) -> Tensor:
+    """Step with the x0 seen in the middle of the step, in lam (algorithm 1 with r = 1/2).
+
+    Parameters as for `ddim`.
+    """
+    here, there = stride.here, stride.there
+    x0 = (await evaluate(x, here)).x0
+    if there.sigma > 0:
+        middle = stride.level(sqrt(here.sigma * there.sigma))
+        x0 = (await evaluate(_first_order(x, x0, here, middle), middle)).x0
+    return _first_order(x, x0, here, there)
+
+
+async def sde_dpmpp_1(evaluate: Evaluate, x: Tensor, stride: Stride) -> Tensor:
+    """Step of the SDE: x' = s'/s e^{-h} x + a' (1 - e^{-2h}) x0 + s' sqrt(1 - e^{-2h}) xi.
+
+    Parameters as for `ddim`.
+    """
+    here, there = stride.here, stride.there
+    h = there.lam - here.lam
+    x0 = (await evaluate(x, here)).x0
+    x = (there.s / here.s * exp(-h)) * x - (there.a * expm1(-2 * h)) * x0
+    return x + there.s * sqrt(-expm1(-2 * h)) * stride.noise() if there.s else x
+
+
+async def dpmpp_2m(
+    evaluate: Evaluate, x: Tensor, past: Past, stride: Stride
+) -> tuple[Tensor, Past]:
+    """Step with x0 continued linearly in lam (algorithm 2); carries one x0.
+
+    Parameters
+    ----------
+    evaluate : callable
+        Awaitable network evaluation, see `Evaluate`.
+    x : Tensor, shape (S, *shape)
+        States at ``stride.here``.
+    past : tuple of Tensor
+        What was carried from the steps before, newest first.
+    stride : Stride
+        The step.
+    """
+    x0 = (await evaluate(x, stride.here)).x0
+    order = min(len(past) + 1, _allowed(stride, 2))
+    seen = x0 if order == 1 else _linear(x0, past, stride)
+    return _first_order(x, seen, stride.here, stride.there), (x0,)
+
+
+async def dpmpp_3m(
+    evaluate: Evaluate, x: Tensor, past: Past, stride: Stride
+) -> tuple[Tensor, Past]:
+    """Step with x0 continued quadratically in lam; carries two x0. Parameters as for `dpmpp_2m`."""
+    here, there = stride.here, stride.there
+    x0 = (await evaluate(x, here)).x0
+    order = min(len(past) + 1, _allowed(stride, 3))
+    carried = (x0, *past[:1])
+    if order < 3:
+        seen = x0 if order == 1 else _linear(x0, past, stride)
+        return _first_order(x, seen, here, there), carried
+    before, first = stride.levels[stride.i - 1], stride.levels[stride.i - 2]
+    h = there.lam - here.lam
+    r0, r1 = (here.lam - before.lam) / h, (before.lam - first.lam) / h
+    slope0, slope1 = (x0 - past[0]) / r0, (past[0] - past[1]) / r1
+    slope = slope0 + (r0 / (r0 + r1)) * (slope0 - slope1)
+    curve = (slope0 - slope1) / (r0 + r1)
+    phi1 = expm1(-h)
+    phi2 = phi1 / h + 1
+    phi3 = phi2 / h - 0.5
+    moved = _first_order(x, x0, here, there)
+    return moved + (there.a * phi2) * slope - (there.a * phi3) * curve, carried
+
+
+def _allowed(stride: Stride, highest: int) -> int:
+    """Highest order that a step may have, for where it is in the walk."""
+    if stride.there.sigma == 0:
+        return 1
+    return min(highest, stride.left) if stride.steps < SHORT_WALK else highest
+
+
+def _linear(x0: Tensor, past: Past, stride: Stride) -> Tensor:
+    """Continue x0 from the step before to the middle of this one."""
+    h = stride.there.lam - stride.here.lam
+    h_before = stride.here.lam - stride.levels[stride.i - 1].lam
+    return x0 + (0.5 * h / h_before) * (x0 - past[0])
+
+
+def _first_order(x: Tensor, x0: Tensor, here: Level, there: Level) -> Tensor:
+    h = there.lam - here.lam
+    return (there.s / here.s) * x - (there.a * expm1(-h)) * x0

@@ -1,0 +1,111 @@
+"""From settings to the two propagators of a run."""
+
+from __future__ import annotations
+
+from functools import cache, partial
+
+from torch import Tensor
+
+from pint_diffusion.config import Settings
+from pint_diffusion.errors import InputError
+from pint_diffusion.grid import Schedule, TimeGrid
+from pint_diffusion.noise import StepNoise
+from pint_diffusion.solvers import SOLVERS
+from pint_diffusion.solvers.linear import noise_weights, try_walk
+from pint_diffusion.solvers.propagator import Propagator
+from pint_diffusion.solvers.solver import Solver
+
+DETERMINISTIC = "ddim"
+"""The coarse solver where the fine one can't be it."""
+
+DEFAULT_NOISE = "none"
+"""Of the coarse steps of a stochastic solver: what needs fewer iterations, see docs/solvers.md."""
+
+
+def make_propagators(
+    settings: Settings, schedule: Schedule, grid: TimeGrid, noise: StepNoise
+) -> tuple[Propagator, Propagator]:
+    """Make F and G.
+
+    Parameters
+    ----------
+    settings : Settings
+        The run.
+    schedule : Schedule
+        Of the fine network.
+    grid : TimeGrid
+        N steps in M slices.
+    noise : StepNoise
+        Of the fine steps.
+
+    Raises
+    ------
+    InputError
+        If a solver or an option is unknown, if the coarse solver is none, or if the grid can't be
+        walked.
+    """
+    solver = find_solver(settings.solver).configured(settings.solver, settings.solver_options)
+    carry = settings.history == "carry"
+    fine = Propagator(solver, grid, schedule, noise, carry and solver.history > 0)
+    try_walk(fine, settings.solver)
+    name, coarse_solver = choose_coarse(settings, solver)
+    coarsened = grid.coarsened(settings.coarse_steps)
+    summed = partial(coarse_noise, fine, coarsened, noise)
+    coarse = Propagator(coarse_solver, coarsened, schedule, cache(summed))
+    try_walk(coarse, name)
+    return fine, coarse
+
+
+def find_solver(name: str) -> Solver:
+    """Return the solver with a name, or say which there are."""
+    if name not in SOLVERS:
+        raise InputError(f"unknown solver {name!r}: it is one of {', '.join(SOLVERS)}")
+    return SOLVERS[name]
+
+
+def choose_coarse(settings: Settings, fine: Solver) -> tuple[str, Solver]:
+    """Return name and solver of the coarse steps.
+
+    Raises
+    ------
+    InputError
+        If it carries history, or if its noise does not fit the fine solver's.
+    """
+    name, wanted = settings.coarse_solver, settings.coarse_noise
+    if wanted == "sum" and not fine.stochastic:
+        raise InputError(
+            f"--coarse-noise sum adds up the noise of the fine steps, but --solver "
+            f"{settings.solver} with these options draws none: leave it out"
+        )
+    summed = fine.stochastic and (wanted or DEFAULT_NOISE) == "sum"
+    if name is None:
+        cheap = fine.evaluations == 1 and not fine.history
+        alike = summed or (cheap and not fine.stochastic)
+        name = settings.solver if alike else DETERMINISTIC
+    solver = find_solver(name)
+    if solver.history:
+        legal = ", ".join(key for key, one in SOLVERS.items() if not one.history)
+        raise InputError(
+            f"--coarse-solver {name} is a multistep solver, and a coarse solve has no steps before "
+            f"it: use one of {legal}"
+        )
+    if name == settings.solver and fine.stochastic == summed:
+        solver = fine
+    if solver.stochastic and not fine.stochastic:
+        raise InputError(
+            f"--coarse-solver {name} draws noise, but --solver {settings.solver} with these "
+            f"options does not: use a deterministic one, such as {DETERMINISTIC}"
+        )
+    if solver.stochastic != summed and (solver.stochastic or wanted == "sum"):
+        noise, other = ("draws", "sum") if solver.stochastic else ("does not draw", "none")
+        raise InputError(
+            f"--coarse-solver {name} {noise} noise: give --coarse-noise {other} with it"
+        )
+    return name, solver
+
+
+def coarse_noise(fine: Propagator, coarse: TimeGrid, noise: StepNoise, j: int) -> Tensor:
+    """Return the noise (S, *shape) of coarse step ``j``: that of the fine steps in it, added up."""
+    first, end = (fine.grid.levels.index(level) for level in coarse.levels[j : j + 2])
+    steps = range(first, end)
+    return noise.summed(steps, noise_weights(fine, steps))
