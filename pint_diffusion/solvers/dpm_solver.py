@@ -73,9 +73,14 @@ async def dpmpp_2m(
 
 
 async def dpmpp_3m(
-    evaluate: Evaluate, x: Tensor, past: Past, stride: Stride
+    evaluate: Evaluate, x: Tensor, past: Past, stride: Stride, *, curvature: float
 ) -> tuple[Tensor, Past]:
-    """Step with x0 continued quadratically in lam; carries two x0. Parameters as for `dpmpp_2m`."""
+    """Step with x0 continued quadratically in lam; carries two x0.
+
+    ``curvature`` weights the second difference of x0. With 2 the quadratic is integrated as it is,
+    and the solver has third order. The authors' code, and with it diffusers and k-diffusion, has 1,
+    half of that, and second order. Parameters as for `dpmpp_2m`.
+    """
     here, there = stride.here, stride.there
     x0 = (await evaluate(x, here)).x0
     order = min(len(past) + 1, _allowed(stride, 3))
@@ -93,7 +98,7 @@ async def dpmpp_3m(
     phi2 = phi1 / h + 1
     phi3 = phi2 / h - 0.5
     moved = _first_order(x, x0, here, there)
-    return moved + (there.a * phi2) * slope - (there.a * phi3) * curve, carried
+    return moved + (there.a * phi2) * slope - (curvature * there.a * phi3) * curve, carried
 
 
 def _allowed(stride: Stride, highest: int) -> int:

@@ -89,7 +89,8 @@ class Solver:
     step : Step
         The map, see `Step`.
     order : int
-        Order of accuracy in the step size; of the mean where there is noise.
+        Order of accuracy in the step size inside a walk; a multistep solver's first steps, and
+        the last ones of some, have lower orders. For stochastic solvers that of the mean.
     evaluations : int
         Network evaluations per step; a last step into clean data may take fewer.
     noise : bool or str
