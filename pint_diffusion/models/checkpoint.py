@@ -1,4 +1,4 @@
-"""diffusers checkpoints on disk: an unconditional UNet2DModel and the schedule it was trained on.
+"""diffusers checkpoints on disk: a UNet2DModel and the noise levels it was trained on.
 
 Everything is read from local safetensors and JSON files: no network access, no unpickling.
 """
@@ -8,19 +8,19 @@ from __future__ import annotations
 import json
 import os
 import warnings
+from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 from textwrap import shorten
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from pint_diffusion.errors import InputError
-from pint_diffusion.grid import NoiseSchedule
+from pint_diffusion.grid import NoiseSchedule, SigmaSchedule
 from pint_diffusion.models.denoiser import PredictionType
+from pint_diffusion.models.preconditioning import Preconditioning
 
 PREDICTIONS: dict[str, PredictionType] = {
     "epsilon": "epsilon",
@@ -34,7 +34,8 @@ SCHEDULE_KEYS = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule
 
 UNSUITABLE: tuple[tuple[str, Any, str], ...] = (
     ("rescale_betas_zero_snr", True, "it makes alpha_bar zero, where x0 can't be recovered"),
-    ("use_flow_sigmas", True, "flow-matching schedules come later"),
+    ("use_flow_sigmas", True, "save a FlowMatchEulerDiscreteScheduler with a flow network"),
+    ("invert_sigmas", True, "the network would be told 1 - sigma"),
     ("timestep_type", "continuous", "networks that are told log(sigma) come later"),
 )
 """Scheduler settings under which the network would be told a wrong level: key, value, reason."""
@@ -42,45 +43,76 @@ UNSUITABLE: tuple[tuple[str, Any, str], ...] = (
 IGNORED = ("clip_sample", "thresholding")
 """Scheduler settings that change the sampler's steps, not what the network was trained on."""
 
+FLOW = "FlowMatchEulerDiscreteScheduler"
+EDM = ("EDMEulerScheduler", "EDMDPMSolverMultistepScheduler")
+
+
+@dataclass(frozen=True)
+class Training:
+    """What a scheduler's configuration tells about the network's training.
+
+    Attributes
+    ----------
+    prediction : PredictionType
+        See `Denoiser`.
+    levels : dict
+        The attribute that tells the noise levels, see `pint_diffusion.models.denoiser.schedule_of`.
+    preconditioning : Preconditioning, optional
+        What is wrapped around an EDM network.
+    """
+
+    prediction: PredictionType
+    levels: dict[str, Any]
+    preconditioning: Preconditioning | None = None
+
 
 class UNetDenoiser:
-    """A diffusers UNet2DModel as a `Denoiser`.
+    """A diffusers UNet2DModel as a `Denoiser`, or as a `ClassConditional` network.
 
     Attributes
     ----------
     network : torch.nn.Module
         The UNet2DModel, in evaluation mode.
-    shape, prediction, alphas_cumprod, data_range
-        See `Denoiser`; data_range is (-1, 1), as diffusers pipelines have it.
+    shape, prediction, data_range, learns_variance
+        See `Denoiser`; data_range is (-1, 1), as diffusers pipelines have it. One more attribute
+        tells the noise levels, `Training.levels`.
+    classes : int or None
+        Number of class embeddings.
     """
 
     def __init__(
         self,
         network: torch.nn.Module,
         shape: tuple[int, int, int],
-        prediction: PredictionType,
-        alphas_cumprod: NDArray[np.float64],
+        training: Training,
+        learns_variance: bool = False,
+        classes: int | None = None,
     ) -> None:
         self.network = network
         self.shape: tuple[int, ...] = shape
-        self.prediction: PredictionType = prediction
-        self.alphas_cumprod: ArrayLike = alphas_cumprod
+        self.prediction: PredictionType = training.prediction
         self.data_range = (-1.0, 1.0)
+        self.learns_variance = learns_variance
+        self.classes = classes
+        self.preconditioning = training.preconditioning
+        vars(self).update(training.levels)
 
     @torch.inference_mode()
-    def __call__(self, x: Tensor, t: Tensor, alpha_bar: Tensor) -> Tensor:
-        """Evaluate the network at timesteps ``t``, see `Denoiser`.
-
-        A network with twice as many output as input channels has learned its variance too
-        (Nichol & Dhariwal 2021); the first half is returned.
-        """
-        return self.network(x, t).sample[:, : self.shape[0]]
+    def __call__(
+        self, x: Tensor, t: Tensor, alpha_bar: Tensor, labels: Tensor | None = None
+    ) -> Tensor:
+        """Evaluate the network at timesteps ``t``, see `Denoiser`."""
+        if self.preconditioning is None:
+            return self.network(x, t, class_labels=labels).sample
+        scaled, c_noise = self.preconditioning.given(x, t)
+        output = self.network(scaled, c_noise, class_labels=labels).sample
+        return self.preconditioning.denoised(x, t, output)
 
 
 def load_checkpoint(
     path: str | PathLike[str], device: torch.device, dtype: torch.dtype
 ) -> UNetDenoiser:
-    """Load an unconditional network that diffusers saved.
+    """Load a UNet2DModel that diffusers saved.
 
     Parameters
     ----------
@@ -100,7 +132,7 @@ def load_checkpoint(
     """
     root = Path(path)
     config_file, scheduler_file = _locate(root)
-    shape = _read_network(config_file)
+    shape, learns_variance, classes = _read_network(config_file)
     for part in ("vae", "vqvae"):
         if os.path.isdir(root / part):
             raise InputError(f"{root}: is a latent pipeline (it has {part}/); these come later")
@@ -108,19 +140,25 @@ def load_checkpoint(
         raise InputError(
             f"{scheduler_file}: no such file; save the scheduler the network was trained with there"
         )
-    prediction, alphas_cumprod = _read_scheduler(scheduler_file)
+    training = _read_scheduler(scheduler_file)
+    if learns_variance and training.preconditioning:
+        raise InputError(
+            f"{config_file}: out_channels is twice in_channels, but a network of EDM learns no "
+            "variance"
+        )
     network = _load_weights(config_file.parent, device, dtype)
-    model = UNetDenoiser(network, shape, prediction, alphas_cumprod)
+    model = UNetDenoiser(network, shape, training, learns_variance, classes)
     try:
         one = torch.zeros((1, *shape), device=device, dtype=dtype)
-        level = torch.zeros(1, device=device)
-        got = tuple(model(one, level, level).shape[1:])
+        level = torch.ones(1, device=device)
+        label = None if classes is None else torch.zeros(1, device=device, dtype=torch.int64)
+        got = tuple(model(one, level, level, label).shape[1:])
     except Exception as error:
         raise InputError(
             f"{config_file}: the network can't evaluate a sample of shape {shape} as {dtype} on "
             f"{device}; check sample_size, the dtype and the device ({_reason(error)})"
         ) from error
-    if got != shape:
+    if got != ((2 if learns_variance else 1) * shape[0], *shape[1:]):
         raise InputError(
             f"{config_file}: the network turns shape {shape} into {got}, not into its own"
         )
@@ -153,21 +191,23 @@ def _read_json(file: Path) -> dict[str, Any]:
     return config
 
 
-def _read_network(file: Path) -> tuple[int, int, int]:
-    """Return the sample shape of a network that can be loaded; refuse the others."""
+def _read_network(file: Path) -> tuple[tuple[int, int, int], bool, int | None]:
+    """Return sample shape, whether the variance is learned, and the number of classes."""
     config = _read_json(file)
     name = config.get("_class_name")
     if name != "UNet2DModel":
         raise InputError(
-            f"{file}: _class_name is {name}, but only the unconditional UNet2DModel can be loaded; "
+            f"{file}: _class_name is {name}, but only UNet2DModel can be loaded; "
             "text-conditional pipelines and other networks come later"
         )
-    for key in ("num_class_embeds", "class_embed_type"):
-        if config.get(key) is not None:
-            raise InputError(
-                f"{file}: {key} is {config[key]}, so the network wants class labels; "
-                "class-conditional networks come later, use an unconditional one"
-            )
+    embedded, classes = config.get("class_embed_type"), config.get("num_class_embeds")
+    if embedded is not None:
+        raise InputError(
+            f"{file}: class_embed_type is {embedded}; only labels can be given, so use a network "
+            "with num_class_embeds alone"
+        )
+    if classes is not None and (type(classes) is not int or classes < 1):
+        raise InputError(f"{file}: num_class_embeds is {classes}; give the number of classes")
     embedding = config.get("time_embedding_type", "positional")
     if embedding != "positional":
         raise InputError(
@@ -186,15 +226,59 @@ def _read_network(file: Path) -> tuple[int, int, int]:
             f"{file}: in_channels is {inputs} and out_channels is {outputs}; a sampler needs as "
             "many out as in, or twice as many where the variance is learned"
         )
-    return inputs, sides[0], sides[1]
+    return (inputs, sides[0], sides[1]), outputs != inputs, classes
 
 
-def _read_scheduler(file: Path) -> tuple[PredictionType, NDArray[np.float64]]:
-    """Return what the network predicts and alphas_cumprod (T,), as diffusers computes it."""
+def _read_scheduler(file: Path) -> Training:
+    """Return what the network predicts, and at which noise levels."""
     config = _read_json(file)
     for key, value, why in UNSUITABLE:
         if config.get(key) == value:
             raise InputError(f"{file}: {key} is {json.dumps(value)}, which is refused: {why}")
+    name = config.get("_class_name")
+    if name == FLOW:
+        return _read_flow(file, config)
+    if name in EDM:
+        return _read_edm(file, config)
+    return _read_betas(file, config)
+
+
+def _read_flow(file: Path, config: dict[str, Any]) -> Training:
+    """Flow matching: the network is told T sigma, from T down."""
+    steps = config.get("num_train_timesteps", 1000)
+    if type(steps) is not int or steps < 1:
+        raise InputError(f"{file}: num_train_timesteps is {steps}; give a positive number of steps")
+    shift = config.get("shift", 1.0)
+    if shift != 1 or config.get("use_dynamic_shifting"):
+        warnings.warn(
+            f"{file}: its shift of the noise levels ({shift}) is not taken over; name it among "
+            "the settings of the run",
+            stacklevel=4,
+        )
+    return Training("flow", {"training_steps": steps})
+
+
+def _read_edm(file: Path, config: dict[str, Any]) -> Training:
+    """EDM: the network F is told log(sigma) / 4 and preconditioned."""
+    kind = config.get("prediction_type", "epsilon")
+    if kind not in ("epsilon", "v_prediction"):
+        raise InputError(
+            f"{file}: prediction_type is {kind}; known for EDM are epsilon and v_prediction"
+        )
+    try:
+        sigma_data = float(config.get("sigma_data", 0.5))
+        sigma_range = float(config.get("sigma_min", 0.002)), float(config.get("sigma_max", 80.0))
+        SigmaSchedule(*sigma_range)
+    except Exception as error:
+        raise InputError(f"{file}: gives no noise levels ({_reason(error)})") from error
+    if not 0 < sigma_data < float("inf"):
+        raise InputError(f"{file}: sigma_data is {sigma_data:g}; give a positive number")
+    preconditioning = Preconditioning(sigma_data, 1 if kind == "epsilon" else -1)
+    return Training("denoised", {"sigma_range": sigma_range}, preconditioning)
+
+
+def _read_betas(file: Path, config: dict[str, Any]) -> Training:
+    """DDPM and its descendants: alphas_cumprod (T,), as diffusers computes it."""
     # predict_epsilon: the name of the setting before diffusers 0.10
     default = "sample" if config.get("predict_epsilon") is False else "epsilon"
     kind = str(config.get("prediction_type", default))
@@ -220,9 +304,9 @@ def _read_scheduler(file: Path) -> tuple[PredictionType, NDArray[np.float64]]:
             warnings.warn(
                 f"{file}: {key} is true, but the steps taken here never clip, so results differ "
                 "from the diffusers pipeline's; set it to false to silence this",
-                stacklevel=3,
+                stacklevel=4,
             )
-    return PREDICTIONS[kind], alphas_cumprod
+    return Training(PREDICTIONS[kind], {"alphas_cumprod": alphas_cumprod})
 
 
 def _load_weights(folder: Path, device: torch.device, dtype: torch.dtype) -> torch.nn.Module:

@@ -43,8 +43,8 @@ class Denoiser(Protocol):
     * ``training_steps``, int, for flow networks: the timestep of pure noise, 1000 if absent.
 
     A network with ``learns_variance = True`` returns twice the channels, (R, 2 C, ...); the second
-    half is `Prediction.variance`. Class-conditional networks are not `Denoiser` objects but become
-    such, see `pint_diffusion.models.conditional`.
+    half is `Prediction.variance`. Class-conditional networks are called with labels too;
+    `pint_diffusion.models.conditional` makes a `Denoiser` of such a network.
     """
 
     shape: tuple[int, ...]

@@ -94,6 +94,14 @@ def _check(model: Any) -> None:
             f"its prediction is {prediction!r}; known are {', '.join(PREDICTION_TYPES)}"
         )
     schedule_of(model)
+    classes, null_class = getattr(model, "classes", None), getattr(model, "null_class", None)
+    if classes is not None and not _is_size(classes):
+        raise InputError(f"its classes is {classes!r}, not the number of its labels")
+    if null_class is not None and (classes is None or null_class not in range(classes)):
+        raise InputError(
+            f"its null_class is {null_class!r} and its classes is {classes!r}; null_class must be "
+            "one of the labels 0 to classes - 1"
+        )
     low, high = model.data_range
     if not all(isinstance(end, Real) and math.isfinite(end) for end in (low, high)) or low >= high:
         raise InputError(f"its data_range is {model.data_range!r}, not two finite rising numbers")
