@@ -57,6 +57,26 @@ class Settings(FromCommandLine):
         description="network: a folder with a diffusers UNet2DModel, gmm:FILE.npz, "
         "module:factory or path/to/file.py:factory; the bundled network if not given",
     )
+    labels: tuple[int, ...] | None = Field(
+        None,
+        description="classes of a class-conditional network, which the samples take in turn; all "
+        "classes if not given",
+    )
+    guidance: float | None = Field(
+        None,
+        allow_inf_nan=False,
+        description="weight of classifier-free guidance: 1 is conditional, more is stronger; none "
+        "if not given",
+    )
+    guidance_rescale: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="share in which guided outputs are scaled to the spread of conditional ones",
+    )
+    null_class: int | None = Field(
+        None, ge=0, description="label of no class, for guidance; the network's own if not given"
+    )
     steps: PositiveInt = Field(64, description="fine steps N from noise to data")
     slices: PositiveInt | None = Field(
         None,
