@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -19,6 +20,9 @@ from pint_diffusion.errors import InputError
 
 Parsed = TypeVar("Parsed", bound="FromCommandLine")
 _OWN_FLAGS = ("config", "print_config")
+SPACING_OPTIONS = (
+    *("spacing", "whole_timesteps", "sigma_min", "sigma_max", "rho", "shift", "final"),
+)
 
 
 class FromCommandLine(BaseSettings):
@@ -84,6 +88,29 @@ class Settings(FromCommandLine):
     )
     bounds: tuple[int, ...] | None = Field(
         None, description="slice boundaries as M + 1 step indices, 0,...,N; even if not given"
+    )
+    slicing: Literal["even", "logsnr"] = Field(
+        "even", description="what slices have alike: steps, or length in the signal-to-noise ratio"
+    )
+    spacing: Literal[
+        "trailing", "leading", "linspace", "karras", "exponential", "logsnr", "beta"
+    ] = Field("trailing", description="where the noise levels of the steps lie")
+    whole_timesteps: bool = Field(
+        False,
+        description="tell the network whole training timesteps only, as DDIM, DDPM and DPM-"
+        "Solver of diffusers do",
+    )
+    sigma_min: float | None = Field(
+        None, description="last sigma before the end of karras, exponential and beta"
+    )
+    sigma_max: float | None = Field(None, description="first sigma of karras, exponential and beta")
+    rho: float = Field(7, description="exponent of karras")
+    shift: float = Field(1, description="shift of a flow-matching network's noise levels")
+    final: Literal["clean", "least"] = Field(
+        "clean", description="end in clean data, or at the least noisy trained level"
+    )
+    grid: Path | None = Field(
+        None, description="grid file with the noise levels, instead of --steps and --spacing"
     )
     samples: PositiveInt = Field(16, description="samples S drawn at once")
     seed: int = Field(0, ge=0, lt=2**64, description="seed of the noise, with the sample's number")
@@ -201,6 +228,22 @@ class Settings(FromCommandLine):
         names = ("eta", "variance", "lam", "churn", "churn_min", "churn_max", "churn_noise")
         return {name: value for name in names if (value := getattr(self, name)) is not None}
 
+    @model_validator(mode="after")
+    def _one_grid(self) -> Settings:
+        if self.bounds is not None and self.slicing != "even":
+            raise ValueError(
+                f"--bounds say where slices begin, and so does --slicing {self.slicing}: give one "
+                "of the two"
+            )
+        fields = type(self).model_fields
+        given = [n for n in SPACING_OPTIONS if getattr(self, n) != fields[n].default]
+        if self.grid is not None and given:
+            raise ValueError(
+                f"--grid {self.grid} says where the levels lie, and so does "
+                f"--{given[0].replace('_', '-')}: give one of the two"
+            )
+        return self
+
     @property
     def given_slices(self) -> int | None:
         """M as far as the user named it."""
@@ -208,9 +251,8 @@ class Settings(FromCommandLine):
 
     def to_yaml(self) -> str:
         """Every setting as YAML, to be read back by ``--config``."""
-        return yaml.safe_dump(
-            self.model_dump(mode="json", exclude=set(_OWN_FLAGS)), sort_keys=False
-        )
+        left_out = {*_OWN_FLAGS, *(("steps",) if self.grid else ())}  # the grid file has its own N
+        return yaml.safe_dump(self.model_dump(mode="json", exclude=left_out), sort_keys=False)
 
 
 def parse(kind: type[Parsed], arguments: Sequence[str], **given: Any) -> Parsed:
@@ -275,7 +317,7 @@ def _sentence(error: ValidationError, kind: type[FromCommandLine], given: dict[s
     name = str(first["loc"][0])
     expected = " or ".join(
         dict.fromkeys(
-            e["msg"].replace("Input should be ", "").split(",")[0]
+            re.split(", (?:unable|got)", e["msg"].replace("Input should be ", ""))[0]
             for e in errors
             if e["loc"][0] == name
         )

@@ -12,7 +12,7 @@ import torch
 from networks import Contraction
 from runs import run
 
-from pint_diffusion.grid import NoiseSchedule, trailing_levels
+from pint_diffusion.grid import NoiseSchedule, Spacing
 from pint_diffusion.models.denoiser import predict
 from pint_diffusion.runtime.world import World
 
@@ -205,7 +205,7 @@ def test_where_the_coarse_solve_does_not_see_the_change_the_fine_one_is_taken_to
             blind = (alpha_bar - levels[28].alpha_bar).abs() < 1e-12
             return torch.where(blind[:, None], torch.full_like(x, 0.3), torch.tanh(2 * x))
 
-    levels = trailing_levels(NoiseSchedule(Contraction.alphas_cumprod), 32)
+    levels = Spacing().levels(NoiseSchedule(Contraction.alphas_cumprod), 32)
     network = BlindAtTheStartOfTheLastSlice()
     done = run(
         world, network, dtype="float64", batching="off", samples=3,

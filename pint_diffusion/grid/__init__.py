@@ -6,6 +6,7 @@ cleanest one.
 
 from __future__ import annotations
 
+from pint_diffusion.grid.file import read_grid, write_grid
 from pint_diffusion.grid.level import Level
 from pint_diffusion.grid.schedule import (
     FlowSchedule,
@@ -14,20 +15,26 @@ from pint_diffusion.grid.schedule import (
     SigmaSchedule,
     level_of_sigma,
 )
-from pint_diffusion.grid.slicing import default_slices, even_bounds
-from pint_diffusion.grid.spacing import trailing_levels
-from pint_diffusion.grid.time_grid import TimeGrid, make_grid
+from pint_diffusion.grid.slicing import SLICINGS, default_slices, even_bounds
+from pint_diffusion.grid.spacing import SPACINGS, Spacing
+from pint_diffusion.grid.time_grid import TimeGrid, grid_of, make_grid, spacing_of
 
 __all__ = [
+    "SLICINGS",
+    "SPACINGS",
     "FlowSchedule",
     "Level",
     "NoiseSchedule",
     "Schedule",
     "SigmaSchedule",
+    "Spacing",
     "TimeGrid",
     "default_slices",
     "even_bounds",
+    "grid_of",
     "level_of_sigma",
     "make_grid",
-    "trailing_levels",
+    "read_grid",
+    "spacing_of",
+    "write_grid",
 ]

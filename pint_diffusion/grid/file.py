@@ -19,13 +19,12 @@ import yaml
 from pint_diffusion.errors import InputError
 from pint_diffusion.grid.level import Level
 from pint_diffusion.grid.schedule import Schedule
+from pint_diffusion.grid.slicing import check_bounds
 
 KEYS = ("t", "sigma", "alpha_bar", "bounds")
 
 
-def read_grid(
-    path: Path, schedule: Schedule
-) -> tuple[tuple[Level, ...], tuple[int, ...] | None]:
+def read_grid(path: Path, schedule: Schedule) -> tuple[tuple[Level, ...], tuple[int, ...] | None]:
     """Read a grid file.
 
     Parameters
@@ -41,7 +40,7 @@ def read_grid(
     levels : tuple of Level
         N + 1 levels, noisiest first.
     bounds : tuple of int or None
-        M + 1 step indices, unchecked but for their type.
+        M + 1 step indices.
 
     Raises
     ------
@@ -54,7 +53,7 @@ def read_grid(
     if unknown:
         raise _wrong(path, f"has an unknown key {unknown[0]!r}; known are {', '.join(KEYS)}")
     given = [key for key in ("sigma", "alpha_bar") if key in values]
-    if len(given) == 2 or not given and "t" not in values:
+    if len(given) == 2 or (not given and "t" not in values):
         raise _wrong(path, "must give its levels as one of t, sigma and alpha_bar")
     kind = given[0] if given else "t"
     numbers = _numbers(path, kind, values[kind])
@@ -76,7 +75,7 @@ def read_grid(
     if given and "t" in values:
         t = _told(path, values["t"], len(numbers), schedule)
     levels = tuple(Level(float(a), float(b)) for a, b in zip(t, alpha_bar, strict=True))
-    return levels, _bounds(path, values.get("bounds"))
+    return levels, _bounds(path, values.get("bounds"), len(levels) - 1)
 
 
 def write_grid(
@@ -158,11 +157,15 @@ def _told(
     return t
 
 
-def _bounds(path: Path, given: Any) -> tuple[int, ...] | None:
+def _bounds(path: Path, given: Any, steps: int) -> tuple[int, ...] | None:
     if given is None:
         return None
     if not isinstance(given, list) or not all(type(entry) is int for entry in given):
         raise _wrong(path, "needs a list of step indices under bounds, as in 'bounds: [0, 4, 9]'")
+    try:
+        check_bounds(given, steps)
+    except InputError as error:
+        raise _wrong(path, f"has wrong bounds: {error}") from None
     return tuple(given)
 
 

@@ -12,6 +12,15 @@ from pint_diffusion.errors import InputError
 from pint_diffusion.grid.level import Level
 
 
+def check_bounds(bounds: Sequence[int], steps: int) -> None:
+    """Refuse slice boundaries that do not rise strictly from 0 to ``steps``."""
+    if len(bounds) < 2 or (bounds[0], bounds[-1]) != (0, steps) or (np.diff(bounds) <= 0).any():
+        raise InputError(
+            f"slice boundaries {list(bounds)} must rise strictly from 0 to the number of steps, "
+            f"{steps}"
+        )
+
+
 def even_bounds(steps: int, slices: int) -> tuple[int, ...]:
     """Cut ``steps`` into ``slices`` parts that differ by at most one, as M + 1 indices."""
     if slices < 1:

@@ -39,12 +39,12 @@ def leading(schedule: Schedule, points: int) -> Values:
     ratio: float = span // points
     if ratio < 1 or isinstance(schedule, SigmaSchedule):
         ratio = (schedule.first - schedule.least) / points
-    return schedule.least + ratio * np.arange(points)[::-1]
+    return schedule.least + ratio * np.arange(points, dtype=np.float64)[::-1]
 
 
 def linspace(schedule: Schedule, points: int) -> Values:
     """Return t, even from the noisiest to the least noisy trained level."""
-    return np.linspace(schedule.least, schedule.first, points)[::-1]
+    return np.linspace(schedule.least, schedule.first, points).astype(np.float64)[::-1]
 
 
 def karras(high: float, low: float, points: int, rho: float) -> Values:
@@ -140,14 +140,15 @@ class Spacing:
         ends_clean = self.final == "clean"
         # of the spacings in t only this one has no point at the least noisy level
         points = steps if ends_clean or self.name == "trailing" else steps + 1
-        t = IN_T[self.name](schedule, points)
+        if self.whole_timesteps and self.name == "trailing":
+            t = _counted_down(schedule, points)
+        else:
+            t = IN_T[self.name](schedule, points)
         if isinstance(schedule, FlowSchedule) and self.shift != 1:
             sigma = t / schedule.first
             t = schedule.first * (self.shift * sigma / (1 + (self.shift - 1) * sigma))
         if self.whole_timesteps:
-            # trailing counts down from T, one above the noisiest timestep; ties are told apart by it
-            origin = schedule.clean if self.name == "trailing" else 0.0
-            t = np.round(t - origin) + origin
+            t = np.round(t)
         t = np.append(t[:steps], schedule.clean if ends_clean else schedule.least)
         return t, schedule.alpha_bar(t)
 
@@ -235,3 +236,9 @@ class Spacing:
             + f" --shift {self.shift:g}" * (self.shift != 1)
             + " --final least" * (self.final == "least")
         )
+
+
+def _counted_down(schedule: Schedule, points: int) -> Values:
+    """Return `trailing` in whole timesteps, counted as diffusers does: its errors decide ties."""
+    span = schedule.first - schedule.clean
+    return np.round(np.arange(span, 0, -span / points)[:points]) + schedule.clean

@@ -5,15 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from pint_diffusion.errors import InputError
+from pint_diffusion.grid.file import read_grid
 from pint_diffusion.grid.level import Level
 from pint_diffusion.grid.schedule import Schedule
-from pint_diffusion.grid.file import read_grid
-from pint_diffusion.grid.slicing import SLICINGS, default_slices, even_bounds
+from pint_diffusion.grid.slicing import SLICINGS, check_bounds, default_slices, even_bounds
 from pint_diffusion.grid.spacing import Spacing
+
+if TYPE_CHECKING:
+    from pint_diffusion.config import Settings
+    from pint_diffusion.grid_command import GridSettings
 
 
 @dataclass(frozen=True)
@@ -32,12 +37,7 @@ class TimeGrid:
     bounds: tuple[int, ...]
 
     def __post_init__(self) -> None:
-        b = self.bounds
-        if len(b) < 2 or b[0] != 0 or b[-1] != self.steps or (np.diff(b) <= 0).any():
-            raise InputError(
-                f"slice boundaries {list(b)} must rise strictly from 0 to the number of steps, "
-                f"{self.steps}"
-            )
+        check_bounds(self.bounds, self.steps)
         alpha_bar = [level.alpha_bar for level in self.levels]
         if (np.diff(alpha_bar) <= 0).any():
             raise InputError("the levels of a time grid must rise strictly in alpha_bar")
@@ -114,19 +114,24 @@ def grid_of(settings: Settings, schedule: Schedule, ranks: int) -> TimeGrid:
     else:
         levels, bounds = read_grid(settings.grid, schedule)
     steps = len(levels) - 1
-    if settings.grid is not None and "steps" in settings.model_fields_set:
-        if settings.steps != steps:
-            raise InputError(
-                f"--steps is {settings.steps}, but the grid file {settings.grid} has {steps} "
-                "steps: leave --steps out"
-            )
+    if (
+        settings.grid is not None
+        and "steps" in settings.model_fields_set
+        and settings.steps != steps
+    ):
+        raise InputError(
+            f"--steps is {settings.steps}, but the grid file {settings.grid} has {steps} steps: "
+            "leave --steps out"
+        )
     if settings.bounds is not None:
         bounds = settings.bounds
-    elif settings.slices is not None or bounds is None:
-        slices = settings.slices or default_slices(steps, ranks)
+    elif bounds is None or settings.slices is not None or settings.slicing != "even":
+        in_file = None if bounds is None else len(bounds) - 1
+        slices = settings.slices or in_file or default_slices(steps, ranks)
         if steps < slices:
+            source = "--steps" if settings.grid is None else f"the grid file {settings.grid}, with"
             raise InputError(
-                f"--steps {steps} is less than the number of slices, {slices}: every slice needs "
+                f"{source} {steps} is less than the number of slices, {slices}: every slice needs "
                 "at least one step, so raise --steps or lower --slices"
             )
         bounds = SLICINGS[settings.slicing](levels, slices)
@@ -139,10 +144,10 @@ def grid_of(settings: Settings, schedule: Schedule, ranks: int) -> TimeGrid:
     return grid
 
 
-def spacing_of(settings: SpacingSettings) -> Spacing:
-    """Take the spacing and its options from settings."""
+def spacing_of(settings: Settings | GridSettings, name: str | None = None) -> Spacing:
+    """Take the options of a spacing from settings, and its name if none is given."""
     return Spacing(
-        settings.spacing,
+        name or settings.spacing,
         settings.whole_timesteps,
         settings.sigma_min,
         settings.sigma_max,
