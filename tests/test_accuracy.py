@@ -88,3 +88,72 @@ def history(name, study, exact, levels, i):
     else:
         values = [s.eps if name.startswith(CARRIES_EPS) else s.x0 for s in seen]
     return tuple(values[: SOLVERS[name].history])
+
+
+SAMPLES = 100_000
+BOUND = 5.0
+"""Standard errors of SAMPLES draws; the discretisation's own bias is below one or two of them."""
+
+ONE_MAP = {
+    "ddpm": {}, "sde_dpmpp_1": {}, "ddim": {"eta": 1.0}, "euler_ancestral": {"eta": 1.0},
+}  # fmt: skip
+
+
+def given_noise(samples):
+    def noise(i):
+        draw = torch.Generator().manual_seed(1000 + i)
+        return torch.randn((samples, 2), generator=draw, dtype=torch.float64)
+
+    return noise
+
+
+@pytest.mark.parametrize("name", ONE_MAP)
+def test_four_stochastic_solvers_are_one_map(name):
+    study = Study(low=0.02)
+    noise = given_noise(50)
+    levels = study.levels(40, clean=True)
+    ends = [
+        study.walk(SOLVERS[one].configured(one, ONE_MAP[one]), levels, noise(-1), noise)
+        for one in (name, "ddpm")
+    ]
+    torch.testing.assert_close(*ends, rtol=0, atol=1e-11)
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize(
+    ("name", "options", "steps"),
+    [
+        ("ddpm", {}, 400),
+        ("ddpm", {"variance": "fixed_large"}, 400),
+        ("ddim", {"eta": 0.5}, 400),
+        ("heun", {"churn": 40.0, "churn_min": 0.02, "churn_max": 10.0}, 150),
+        ("ou_sde", {}, 400),
+    ],
+    ids=str,
+)
+def test_a_stochastic_solver_samples_the_law_of_the_data(name, options, steps):
+    study = Study(low=0.02)
+    noise = given_noise(SAMPLES)
+    solver = SOLVERS[name].configured(name, options)
+    assert solver.stochastic
+    x = study.walk(solver, study.levels(steps, clean=True), noise(-1), noise).numpy()
+    for found, expected in moments(x, study):
+        error = found.std(axis=0) / np.sqrt(SAMPLES)
+        assert (np.abs(found.mean(axis=0) - expected) < BOUND * error).all()
+
+
+def moments(x, study):
+    """Per sample and in expectation: values, products about the mean, shares of the modes."""
+    weights, means, variances = study.weights, study.means, study.variances
+    mean = weights @ means
+    spread = means - mean
+    covariance = sum(
+        w * (np.outer(d, d) + v * np.eye(2))
+        for w, d, v in zip(weights, spread, variances, strict=True)
+    )
+    apart = x - mean
+    log = np.log(weights / variances) - np.square(x[:, None] - means).sum(axis=2) / 2 / variances
+    share = np.exp(log - log.max(axis=1, keepdims=True))
+    yield x, mean
+    yield apart[:, :, None] * apart[:, None, :], covariance
+    yield share / share.sum(axis=1, keepdims=True), weights
