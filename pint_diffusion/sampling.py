@@ -13,9 +13,11 @@ from torch import Tensor
 from pint_diffusion.config import Settings
 from pint_diffusion.convergence import Outcome, StopRule
 from pint_diffusion.errors import InputError, TransportError
-from pint_diffusion.grid import default_slices, make_grid
+from pint_diffusion.grid import TimeGrid
+from pint_diffusion.grid.time_grid import grid_of
 from pint_diffusion.methods import METHODS, Problem
 from pint_diffusion.models import load_denoiser
+from pint_diffusion.models.conditional import condition
 from pint_diffusion.models.denoiser import Denoiser, schedule_of
 from pint_diffusion.noise import StepNoise, initial_noise
 from pint_diffusion.runtime.device import bind_device, check_dtype
@@ -25,6 +27,7 @@ from pint_diffusion.runtime.requests import Ask, Clock
 from pint_diffusion.runtime.scheduler import Record, Runtime
 from pint_diffusion.runtime.transport import LocalTransport, Transport
 from pint_diffusion.runtime.world import World
+from pint_diffusion.solvers import Propagator
 from pint_diffusion.solvers.setup import make_propagators
 
 Watch = Callable[[int, int, Tensor | None], None]
@@ -88,34 +91,38 @@ def make_plan(settings: Settings, world: World, denoiser: Denoiser | None = None
     InputError
         If the settings do not fit each other, the model, the devices or the number of ranks.
     """
-    slices = settings.given_slices or default_slices(settings.steps, world.size)
-    check_counts(settings, slices, world.size)
     device = bind_device(settings.device, world.local_rank)
     dtype = check_dtype(settings.dtype, device)
     state_dtype = torch.float64 if dtype == torch.float64 else torch.float32
-    denoiser = denoiser or load_denoiser(settings.model, device, dtype)
+    network = denoiser or load_denoiser(settings.model, device, dtype)
+    denoiser = with_classes(network, settings)
     schedule = schedule_of(denoiser)
-    grid = make_grid(schedule, settings.steps, slices, settings.bounds)
+    grid = grid_of(settings, schedule, world.size)
+    check_levels(grid, denoiser)
     noise = StepNoise(settings.seed, settings.samples, denoiser.shape, state_dtype, device)
     fine, coarse = make_propagators(settings, schedule, grid, noise)
-    variance = fine.solver.options.get("variance")
-    if variance == "learned_range" and not getattr(denoiser, "learns_variance", False):
-        raise InputError(
-            "--variance learned_range needs a network that has learned its variance, and this one "
-            "has not: use fixed_small or fixed_large"
-        )
+    check_variance(fine, denoiser)
     evaluators = [Evaluator(denoiser, grid, device, dtype, state_dtype)]
     if settings.coarse_model is not None:
         other = load_denoiser(settings.coarse_model, device, dtype)
+        if hasattr(other, "classes"):
+            other = with_classes(other, settings)
         if other.shape != denoiser.shape:
             raise InputError(
                 f"--coarse-model {settings.coarse_model} has samples of shape {other.shape} and "
                 f"the network of the fine steps of shape {denoiser.shape}: they must be the same"
             )
-        coarse_schedule = schedule_of(other)
-        evaluators.append(
-            Evaluator(other, grid, device, dtype, state_dtype, schedule=coarse_schedule)
-        )
+        theirs = schedule_of(other)
+        try:
+            theirs.timestep([level.alpha_bar for level in coarse.grid.levels])
+        except InputError as error:
+            raise InputError(
+                f"--coarse-model {settings.coarse_model} can't be told a level of the grid: {error}"
+            ) from None
+        check_variance(coarse, other)
+        evaluators.append(Evaluator(other, grid, device, dtype, state_dtype, schedule=theirs))
+    else:
+        check_variance(coarse, denoiser)
     start = initial_noise(settings.seed, range(settings.samples), denoiser.shape, state_dtype)
     problem = Problem(
         noise=start.to(device),
@@ -123,7 +130,7 @@ def make_plan(settings: Settings, world: World, denoiser: Denoiser | None = None
         coarse=coarse,
         coarse_network=len(evaluators) - 1,
         placement=settings.placement,
-        max_iterations=min(settings.max_iterations or slices, slices),
+        max_iterations=min(settings.max_iterations or grid.slices, grid.slices),
         stop_rule=StopRule(settings.tolerance, denoiser.data_range),
         ranks=world.size,
         watch=lambda n, k, change: None,
@@ -137,17 +144,34 @@ def make_plan(settings: Settings, world: World, denoiser: Denoiser | None = None
     )
 
 
-def check_counts(settings: Settings, slices: int, ranks: int) -> None:
-    """Refuse counts of steps, slices and ranks that do not fit; needs no model."""
-    if settings.steps < slices:
+def with_classes(network: Denoiser, settings: Settings) -> Denoiser:
+    """Give the samples the classes and the guidance of the settings."""
+    return condition(
+        network,
+        settings.labels,
+        settings.samples,
+        settings.guidance,
+        settings.guidance_rescale,
+        settings.null_class,
+    )
+
+
+def check_levels(grid: TimeGrid, denoiser: Denoiser) -> None:
+    """Refuse to start at pure noise with a network that says nothing about x0 there."""
+    if grid.levels[0].alpha_bar == 0 and denoiser.prediction in ("epsilon", "denoised"):
         raise InputError(
-            f"--steps {settings.steps} is less than the number of slices, {slices}: every slice "
-            "needs at least one step, so raise --steps or lower --slices"
+            f"the grid starts at alpha_bar = 0, where a network that predicts "
+            f"{denoiser.prediction} can't be used: start at a finite noise level"
         )
-    if slices < ranks:
+
+
+def check_variance(propagator: Propagator, denoiser: Denoiser) -> None:
+    """Refuse to take the variance of a step from a network that has learned none."""
+    wanted = propagator.solver.options.get("variance") == "learned_range"
+    if wanted and not getattr(denoiser, "learns_variance", False):
         raise InputError(
-            f"{slices} slices for {ranks} ranks: every rank needs at least one slice, so raise "
-            "--slices or start fewer ranks"
+            "--variance learned_range needs a network that has learned its variance, and this one "
+            "has not: use fixed_small or fixed_large"
         )
 
 
