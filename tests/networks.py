@@ -10,6 +10,8 @@ import time
 import numpy as np
 import torch
 
+from pint_diffusion.models.mixture import GaussianMixture
+
 
 class Contraction:
     """A smooth stand-in for a network on pairs of numbers; ``act`` happens in every call."""
@@ -86,3 +88,73 @@ def killed(device, dtype):
 
 def exits(device, dtype):
     return Contraction(on(1, 6, lambda out: os._exit(17)), 0.05)
+
+
+def mixture(device, dtype):
+    """Five Gaussians over (1, 3, 2) pictures."""
+    draw = np.random.default_rng(7)
+    means = draw.uniform(-1, 1, (5, 1, 3, 2))
+    return GaussianMixture(means, np.full(5, 0.05), np.full(5, 0.2), device=device, dtype=dtype)
+
+
+class Speaking:
+    """The mixture, taking and returning what a network of some kind does."""
+
+    shape = (1, 3, 2)
+    data_range = (-1.0, 1.0)
+
+    def __init__(self, kind, device, dtype):
+        self.prediction = kind
+        self.mixture = mixture(device, dtype)
+        if kind == "denoised":
+            self.sigma_range = (0.002, 80.0)
+        elif kind != "flow":
+            self.alphas_cumprod = self.mixture.alphas_cumprod
+
+    def __call__(self, given, t, alpha_bar):
+        if self.prediction == "denoised":  # knows no alpha_bar
+            alpha_bar = 1 / (1 + t.double() ** 2)
+        a, s = (c.sqrt().to(given)[:, None, None, None] for c in (alpha_bar, 1 - alpha_bar))
+        x = given * {"flow": a + s, "denoised": a}.get(self.prediction, 1)
+        eps = self.mixture(x, t, alpha_bar)
+        x0 = (x - s * eps) / a
+        outputs = {"epsilon": eps, "v": a * eps - s * x0, "flow": eps - x0}
+        return outputs.get(self.prediction, x0)
+
+
+def edm(device, dtype):
+    return Speaking("denoised", device, dtype)
+
+
+class Labelled:
+    """The mixture's components as classes; the label 5 stands for all of them."""
+
+    shape = (1, 3, 2)
+    prediction = "epsilon"
+    data_range = (-1.0, 1.0)
+    alphas_cumprod = Contraction.alphas_cumprod
+    classes = 6
+    null_class = 5
+
+    def __init__(self, device, dtype, learns_variance=False):
+        whole = mixture(device, dtype)
+        means = whole._means.reshape(5, *self.shape).cpu().numpy()
+        alone = [
+            GaussianMixture(means[i : i + 1], [0.05], [1.0], device=device, dtype=dtype)
+            for i in range(5)
+        ]
+        self.parts = [*alone, whole]
+        self.learns_variance = learns_variance
+        self.calls = []
+
+    def __call__(self, x, t, alpha_bar, labels):
+        self.calls.append((len(x), labels.tolist()))
+        assert labels.dtype == torch.int64
+        out = torch.stack([part(x, t, alpha_bar) for part in self.parts])
+        out = out[labels, torch.arange(len(x))]
+        variance = torch.tanh(x + labels[:, None, None, None])
+        return torch.cat([out, variance], dim=1) if self.learns_variance else out
+
+
+def labelled(device, dtype):
+    return Labelled(device, dtype)
