@@ -13,12 +13,19 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from networks import Speaking
 
 import pint_diffusion
 from pint_diffusion import models
-from pint_diffusion.errors import InputError
+from pint_diffusion.errors import InputError, NetworkError
 from pint_diffusion.grid import (
+    FlowSchedule,
+    Level,
     NoiseSchedule,
+    SigmaSchedule,
+    TimeGrid,
 )
 from pint_diffusion.models import check_spec, load_denoiser
 from pint_diffusion.models.checkpoint import load_checkpoint
@@ -27,9 +34,12 @@ from pint_diffusion.models.denoiser import (
     Denoiser,
     network_input,
     predict,
+    schedule_of,
 )
 from pint_diffusion.models.factory import load_factory
 from pint_diffusion.models.mixture import GaussianMixture, load_mixture
+from pint_diffusion.runtime.evaluator import Evaluator, step_index
+from pint_diffusion.runtime.requests import Ask
 
 CPU = torch.device("cpu")
 
@@ -261,13 +271,137 @@ def test_every_kind_of_output_tells_the_same_x0_and_eps(kind):
     alpha_bar = torch.tensor([0.02, 0.1, 0.3, 0.5, 0.8, 0.98], dtype=torch.float64)
     a, s = (c.sqrt().view(-1, 1, 1) for c in (alpha_bar, 1 - alpha_bar))
     x = a * x0 + s * eps
-    outputs = {"epsilon": eps, "v": a * eps - s * x0, "sample": x0, "flow": eps - x0}
-    got = predict(kind, x, outputs[kind], alpha_bar)
+    outputs = {"epsilon": eps, "v": a * eps - s * x0, "flow": eps - x0}
+    got = predict(kind, x, outputs.get(kind, x0), alpha_bar)
     torch.testing.assert_close(got.x0, x0, rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(got.eps, eps, rtol=1e-12, atol=1e-12)
+    assert got.variance is None
     sigma = s / (a + s)
-    seen = (1 - sigma) * x0 + sigma * eps if kind == "flow" else x
+    seen = {"flow": (1 - sigma) * x0 + sigma * eps, "denoised": x0 + s / a * eps}.get(kind, x)
     torch.testing.assert_close(network_input(kind, x, alpha_bar), seen, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("kind", ["flow", "v", "sample"])
+def test_pure_noise_is_read_where_flow_begins(kind):
+    draw = torch.Generator().manual_seed(3)
+    x0, eps = (torch.randn(2, 3, dtype=torch.float64, generator=draw) for _ in range(2))
+    nothing = torch.zeros(2, dtype=torch.float64)
+    assert torch.equal(network_input(kind, eps, nothing), eps)
+    output = {"flow": eps - x0, "v": -x0, "sample": x0}[kind]
+    got = predict(kind, eps, output, nothing)
+    torch.testing.assert_close(got.x0, x0, rtol=1e-12, atol=1e-12)
+    assert torch.equal(got.eps, eps)
+
+
+@pytest.mark.parametrize("kind", PREDICTION_TYPES)
+def test_twice_the_channels_are_a_learned_variance(kind):
+    x, output, variance = torch.randn(3, 4, 2, 5, generator=torch.Generator().manual_seed(0))
+    alpha_bar = torch.linspace(0.1, 0.9, 4)
+    got = predict(kind, x, torch.cat([output, variance], dim=1), alpha_bar)
+    plain = predict(kind, x, output, alpha_bar)
+    assert torch.equal(got.x0, plain.x0)
+    assert torch.equal(got.eps, plain.eps)
+    assert torch.equal(got.variance, variance)
+
+
+def evaluator(network, schedule=None, dtype=torch.float64) -> Evaluator:
+    grid = TimeGrid((Level(9.0, 0.1), Level(4.0, 0.5), Level(-1.0, 1.0)), (0, 2))
+    return Evaluator(network, grid, CPU, dtype, dtype, schedule)
+
+
+@given(st.lists(st.floats(0.01, 0.99), min_size=1, max_size=4), st.integers(0, 99))
+def test_a_mixture_says_the_same_in_all_five_ways(levels, seed):
+    draw = torch.Generator().manual_seed(seed)
+    requests = [
+        Ask("fine", 0, 0)(
+            torch.randn(2, *Speaking.shape, dtype=torch.float64, generator=draw), Level(5.0, level)
+        )
+        for level in levels
+    ]
+    expected = evaluator(Speaking("epsilon", CPU, torch.float64))(requests)
+    for kind in PREDICTION_TYPES[1:]:
+        got = evaluator(Speaking(kind, CPU, torch.float64))(requests)
+        for part, other in zip(got, expected, strict=True):
+            torch.testing.assert_close(part.x0, other.x0, rtol=1e-10, atol=1e-10)
+            torch.testing.assert_close(part.eps, other.eps, rtol=1e-10, atol=1e-10)
+
+
+class Listening:
+    """Notes what it is told."""
+
+    shape = (2,)
+    data_range = (-1.0, 1.0)
+    learns_variance = False
+
+    def __init__(self, prediction="epsilon"):
+        self.prediction = prediction
+
+    def __call__(self, x, t, alpha_bar):
+        self.told = t.tolist()
+        return torch.cat([x, x], dim=1) if self.learns_variance else x
+
+
+def told(network, levels, schedule=None):
+    evaluator(network, schedule)(
+        [Ask("fine", 0, 0)(torch.ones(1, 2).double(), at) for at in levels]
+    )
+    return network.told
+
+
+def test_networks_are_told_t_and_denoised_ones_sigma():
+    levels = [Level(9.0, 0.2), Level(4.5, 0.5), Level(-0.5, 0.99)]
+    for kind in PREDICTION_TYPES[:-1]:
+        assert told(Listening(kind), levels) == [9.0, 4.5, 0.0]
+    assert told(Listening("denoised"), levels) == pytest.approx([2.0, 1.0, math.sqrt(1 / 99)])
+
+
+def test_a_coarse_network_is_told_the_timesteps_of_its_own_schedule():
+    own = NoiseSchedule([0.9, 0.5, 0.1])
+    levels = [Level(700.0, 0.5), Level(900.0, 0.1), Level(999.0, 1e-3), Level(3.0, 0.95)]
+    assert told(Listening(), levels, own) == pytest.approx([1.0, 2.0, 2.0, 0.0])
+    flow = FlowSchedule(10)
+    assert told(Listening("flow"), [Level(999.0, 0.5)], flow) == pytest.approx([5.0])
+    vast = SigmaSchedule(0.01, 80.0)
+    assert told(Listening("denoised"), [Level(999.0, 0.5)], vast) == pytest.approx([1.0])
+
+
+def test_a_network_of_learned_variance_must_return_twice_the_channels():
+    network = Listening()
+    network.learns_variance = True
+    x = torch.ones(3, 2, dtype=torch.float64)
+    (got,) = evaluator(network)([Ask("fine", 0, 0)(x, Level(9.0, 0.1))])
+    assert torch.equal(got.variance, x)
+    network.__class__ = type("Half", (Listening,), {"__call__": lambda self, x, t, alpha_bar: x})
+    with pytest.raises(NetworkError, match="twice the channels"):
+        evaluator(network)([Ask("fine", 0, 0)(x, Level(9.0, 0.1))])
+
+
+def test_a_network_without_learned_variance_must_not_return_more_channels():
+    network = type("Wide", (Listening,), {"__call__": lambda self, x, t, a: torch.cat([x, x], 1)})()
+    with pytest.raises(NetworkError, match="one row per state"):
+        evaluator(network)([Ask("fine", 0, 0)(torch.ones(3, 2).double(), Level(9.0, 0.1))])
+
+
+def test_errors_name_the_step_even_above_the_first_level():
+    grid = evaluator(None).grid
+    levels = [Level(12.0, 0.01), Level(9.0, 0.1), Level(6.0, 0.3), Level(4.0, 0.5)]
+    assert [step_index(grid, level) for level in levels] == [0, 0, 0, 1]
+
+
+def test_the_schedule_is_what_the_network_tells():
+    def schedule(prediction="epsilon", **attributes):
+        return schedule_of(SimpleNamespace(prediction=prediction, **attributes))
+
+    assert schedule(alphas_cumprod=[0.9, 0.1]).training_steps == 2
+    assert schedule("flow", alphas_cumprod=[0.9, 0.1]).training_steps == 2
+    assert schedule("flow").first == 1000
+    assert schedule("flow", training_steps=50).first == 50
+    edm = schedule("denoised", sigma_range=(0.1, 30))
+    assert (edm.least, edm.first) == (0.1, 30)
+    for kind in ("epsilon", "denoised"):
+        with pytest.raises(InputError, match="alphas_cumprod") as error:
+            schedule(kind)
+        tell(error)
 
 
 # --- diffusers checkpoints -----------------------------------------------------------------------
@@ -339,12 +473,70 @@ def test_checkpoint_gives_the_networks_own_output_to_the_bit(layout, dtype, tmp_
     assert not torch.equal(got, model(x, t.flip(0), torch.ones(3)))
 
 
-def test_checkpoint_with_learned_variance_gives_the_first_half(tmp_path):
+def test_checkpoint_with_learned_variance_gives_both_halves(tmp_path):
     network = tiny_network(in_channels=2, out_channels=4)
     model = load_checkpoint(save(network, tmp_path / "net", "flat"), CPU, torch.float32)
     x, t = torch.randn(2, 2, 8, 8), torch.tensor([3.0, 700.0])
     with torch.no_grad():
-        assert torch.equal(model(x, t, t), network(x, t).sample[:, :2])
+        assert torch.equal(model(x, t, t), network(x, t).sample)
+    assert model.learns_variance
+    assert model.shape == (2, 8, 8)
+
+
+def test_flow_checkpoint_is_told_t_sigma_and_steps_as_in_diffusers(tmp_path):
+    from diffusers import FlowMatchEulerDiscreteScheduler
+
+    network = tiny_network()
+    network.save_pretrained(tmp_path)
+    scheduler = FlowMatchEulerDiscreteScheduler(num_train_timesteps=400)
+    scheduler.save_pretrained(tmp_path)
+    model = load_checkpoint(tmp_path, CPU, torch.float32)
+    assert (model.prediction, model.learns_variance, model.classes) == ("flow", False, None)
+    schedule = schedule_of(model)
+    scheduler.set_timesteps(sigmas=[1.0, 0.75, 0.5, 0.25])
+    x = torch.randn(2, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    z = x
+    for t, after in zip(scheduler.timesteps, [0.75, 0.5, 0.25, 0.0], strict=True):
+        with torch.no_grad():
+            stepped = scheduler.step(network(z, t).sample, t, z).prev_sample
+        here = Level(float(t), float(schedule.alpha_bar(float(t))))
+        to_x = here.a + here.s  # x = (a + s) z
+        (seen,) = evaluator(model, dtype=torch.float32)([Ask("fine", 0, 0)(to_x * z, here)])
+        z = (1 - after) * seen.x0 + after * seen.eps
+        torch.testing.assert_close(z, stepped, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("scheduler", ["EDMEulerScheduler", "EDMDPMSolverMultistepScheduler"])
+@pytest.mark.parametrize("kind", ["epsilon", "v_prediction"])
+def test_edm_checkpoint_is_preconditioned_as_in_diffusers(kind, scheduler, tmp_path):
+    import diffusers
+
+    network = tiny_network()
+    network.save_pretrained(tmp_path)
+    numbers = {"sigma_min": 0.01, "sigma_max": 50.0, "sigma_data": 0.7, "prediction_type": kind}
+    scheduler = getattr(diffusers, scheduler)(**numbers)
+    scheduler.save_pretrained(tmp_path)
+    model = load_checkpoint(tmp_path, CPU, torch.float32)
+    assert (model.prediction, model.sigma_range) == ("denoised", (0.01, 50.0))
+    draw = torch.Generator().manual_seed(0)
+    y = torch.randn(3, 1, 8, 8, generator=draw) * torch.tensor([0.9, 2, 50]).view(-1, 1, 1, 1)
+    sigmas = torch.tensor([0.02, 1.5, 50.0])
+    got = model(y, sigmas, torch.ones(3))
+    for row, sigma in enumerate(sigmas):
+        sample = y[row : row + 1]
+        with torch.no_grad():
+            output = network(
+                scheduler.precondition_inputs(sample, sigma), scheduler.precondition_noise(sigma)
+            ).sample
+        expected = scheduler.precondition_outputs(sample, output, sigma)
+        torch.testing.assert_close(got[row : row + 1], expected, rtol=1e-5, atol=1e-5)
+
+
+def test_a_shifted_flow_scheduler_is_warned_about_and_loads(checkpoint):
+    flow = {"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": 3.0}
+    edit(checkpoint / "scheduler_config.json", **flow)
+    with pytest.warns(UserWarning, match="shift"):
+        load_checkpoint(checkpoint, CPU, torch.float32)
 
 
 @pytest.mark.parametrize(
@@ -390,11 +582,16 @@ def test_a_clipping_scheduler_is_warned_about_and_loads(key, checkpoint):
         load_checkpoint(checkpoint, CPU, torch.float32)
 
 
+FLOW = {"_class_name": "FlowMatchEulerDiscreteScheduler"}
+EDM = {"_class_name": "EDMEulerScheduler", "prediction_type": "epsilon"}
 REFUSED = [
     ("config.json", {"_class_name": "UNet2DConditionModel"}, "text-conditional"),
     ("config.json", {"_class_name": ...}, "_class_name"),
-    ("config.json", {"num_class_embeds": 10}, "num_class_embeds"),
+    ("config.json", {"num_class_embeds": 10}, "class_embedding.weight"),
+    ("config.json", {"num_class_embeds": 0}, "num_class_embeds"),
+    ("config.json", {"num_class_embeds": "ten"}, "num_class_embeds"),
     ("config.json", {"class_embed_type": "timestep"}, "class_embed_type"),
+    ("config.json", {"class_embed_type": "identity", "num_class_embeds": 3}, "class_embed_type"),
     ("config.json", {"time_embedding_type": "fourier"}, "time_embedding_type"),
     ("config.json", {"time_embedding_type": "learned"}, "time_embedding_type"),
     ("config.json", {"sample_size": None}, "sample_size"),
@@ -420,6 +617,12 @@ REFUSED = [
     ("scheduler_config.json", {"num_train_timesteps": "many"}, "schedule"),
     ("scheduler_config.json", {"beta_end": 2.0}, "schedule"),
     ("scheduler_config.json", {"trained_betas": [0.1, "x"]}, "schedule"),
+    ("scheduler_config.json", {**FLOW, "invert_sigmas": True}, "invert_sigmas"),
+    ("scheduler_config.json", {**FLOW, "num_train_timesteps": 0}, "num_train_timesteps"),
+    ("scheduler_config.json", {**EDM, "prediction_type": "sample"}, "prediction_type"),
+    ("scheduler_config.json", {**EDM, "sigma_min": 90.0}, "sigma_range"),
+    ("scheduler_config.json", {**EDM, "sigma_max": "vast"}, "noise levels"),
+    ("scheduler_config.json", {**EDM, "sigma_data": 0.0}, "sigma_data"),
 ]
 
 
@@ -532,6 +735,11 @@ WRONG_FACTORIES = {
     "schedule rises": (returning(alphas_cumprod="(0.1, 0.9)"), "alphas_cumprod"),
     "schedule is text": (returning(alphas_cumprod="'linear'"), "linear"),
     "schedule is None": (returning(alphas_cumprod="None"), "alphas_cumprod"),
+    "sigma_range falls": (returning(sigma_range="(80, 0.002)"), "sigma_range"),
+    "classes is text": (returning(classes="'ten'"), "classes"),
+    "classes is zero": (returning(classes="0"), "classes"),
+    "null_class is no label": (returning(classes="10", null_class="10"), "null_class"),
+    "null_class without classes": (returning(null_class="0"), "null_class"),
     "data_range falls": (returning(data_range="(1, -1)"), "data_range"),
     "data_range has NaN": (returning(data_range="(0, float('nan'))"), "data_range"),
     "data_range has three": (returning(data_range="(0, 1, 2)"), "ValueError"),
