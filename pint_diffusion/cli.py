@@ -1,4 +1,4 @@
-"""The command line: ``pint-diffusion sample | export | check``."""
+"""The command line: ``pint-diffusion sample | export | grid | check``."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from pydantic_settings import CliPositionalArg, SettingsConfigDict
 
 from pint_diffusion.config import FromCommandLine, parse, parse_run
 from pint_diffusion.errors import EXIT_NOT_CONVERGED, InputError, PintError
+from pint_diffusion.grid_command import GridSettings, grid_table, make_grid_file
 from pint_diffusion.models import check_spec
 from pint_diffusion.runtime.world import World, open_world, read_launcher
 
@@ -24,6 +25,7 @@ Parallel-in-time sampling of diffusion models.
 commands:
   sample   draw samples with pipelined Parareal (or sequentially), write files and pictures
   export   draw the pictures of a finished run again
+  grid     compute noise levels and slice boundaries, store them in a file for sample --grid
   check    say what MPI, the launcher, the devices and the libraries are, and what is wrong
 
 'pint-diffusion COMMAND --help' lists the options of a command. Several ranks are started by an
@@ -83,7 +85,7 @@ def _run(arguments: list[str], speaks: bool, open_once: Callable[[str], World]) 
         if speaks:
             print(HELP, end="")
         return 0
-    commands = {"sample": _sample, "export": _export, "check": _check}
+    commands = {"sample": _sample, "export": _export, "grid": _grid, "check": _check}
     if command not in commands:
         raise InputError(
             f"unknown command {command!r}: it is one of {', '.join(commands)}; "
@@ -139,6 +141,18 @@ def _export(arguments: list[str], speaks: bool, open_once: Callable[[str], World
                 print(path)
         except OSError as error:
             raise InputError(f"--out {folder} can't be written: {error}") from None
+    return 0
+
+
+def _grid(arguments: list[str], speaks: bool, open_once: Callable[[str], World]) -> int:
+    settings = parse(GridSettings, arguments)
+    launcher = read_launcher()
+    if launcher is not None and launcher.size > 1:
+        raise InputError("grid runs in one process: start it without a launcher")
+    check_spec(settings.model)
+    grid = make_grid_file(settings)
+    print(f"{settings.file}: {grid.steps} steps, --spacing {settings.spacing}")
+    print(grid_table(grid), flush=True)
     return 0
 
 

@@ -160,8 +160,8 @@ class Spacing:
         low = least.sigma if self.sigma_min is None else self.sigma_min
         if high == np.inf:
             raise InputError(
-                f"--spacing {self.name} needs --sigma-max: the noisiest level of this network is "
-                "pure noise, whose sigma is infinite"
+                f"the spacing {self.name} needs --sigma-max here: the noisiest level of this "
+                "network is pure noise, whose sigma is infinite"
             )
         if high > noisiest.sigma * (1 + 1e-6):
             raise InputError(
