@@ -24,6 +24,7 @@ from pint_diffusion.runtime.device import set_threads
 from pint_diffusion.runtime.events import EventLog, Tally
 from pint_diffusion.runtime.world import World
 from pint_diffusion.sampling import Plan, Solution, make_plan, solve, solve_sequentially, warm_up
+from pint_diffusion.solvers.linear import try_walk
 from pint_diffusion.store.folder import RunFolder, clear_folder
 from pint_diffusion.store.master import Master, read_run
 from pint_diffusion.store.record import RunRecord
@@ -191,6 +192,10 @@ def describe_run(settings: Settings, world: World, plan: Plan, threads: int, cor
         "status": "running",
         "config": settings.to_yaml(),
         "method": settings.method,
+        "coarse_solver": problem.coarse.name,
+        "summed_noise": problem.coarse.solver.stochastic,
+        "fine_evaluations": try_walk(problem.fine),
+        "coarse_evaluations": try_walk(problem.coarse),
         "seed": settings.seed,
         "data_range": problem.stop_rule.data_range,
         "ranks": world.size,

@@ -16,8 +16,10 @@ import numpy as np
 import pytest
 from launch import launch
 
+from pint_diffusion.cli import Check, Export
 from pint_diffusion.config import Settings
 from pint_diffusion.grid import even_bounds
+from pint_diffusion.grid_command import GridSettings
 from pint_diffusion.report.bound import dataflow_bound
 from pint_diffusion.runtime.events import EVALUATION_KINDS, EVENT_DTYPE
 
@@ -52,7 +54,7 @@ def run(command: list[str], folder: Path):
 
 
 def test_there_are_pages_with_something_to_test():
-    assert {"running.md", "models.md", "files.md"} <= set(PAGES)
+    assert {"running.md", "models.md", "grids.md", "files.md"} <= set(PAGES)
 
 
 @pytest.mark.timeout(300)
@@ -75,8 +77,12 @@ def test_what_a_page_shows_runs(page, tmp_path, mixture_file):
 
 def test_every_command_in_a_console_block_is_a_command_there_is():
     """Those too that are not run: mistyped flags are found by reading them."""
-    flags = {"--" + name.replace("_", "-") for name in Settings.model_fields}
-    flags |= {"--no-" + flag[2:] for flag in flags}
+    kinds = {"sample": Settings, "grid": GridSettings, "export": Export, "check": Check}
+    flags = {
+        what: {"--" + name.replace("_", "-") for name in kind.model_fields}
+        for what, kind in kinds.items()
+    }
+    flags["sample"] |= {"--no-" + flag[2:] for flag in flags["sample"]}
     seen = 0
     for page in DOCS.glob("*.md"):
         for console in re.findall(r"```console\n(.*?)\n```", page.read_text(), re.DOTALL):
@@ -84,9 +90,8 @@ def test_every_command_in_a_console_block_is_a_command_there_is():
                 if "pint-diffusion" not in command:
                     continue
                 what, *given = command[command.index("pint-diffusion") + 1 :]
-                assert what in ("sample", "export", "check"), command
-                if what == "sample":
-                    assert {part for part in given if part.startswith("--")} <= flags, command
+                assert what in kinds, command
+                assert {part for part in given if part.startswith("--")} <= flags[what], command
                 seen += 1
     assert seen > 10
 
@@ -119,6 +124,11 @@ def test_the_file_page_names_everything_that_a_run_writes(tmp_path, mixture_file
     assert [name for name in (*EVENT_DTYPE.names, *kinds) if f"`{name}`" not in master] == []
 
 
+def bound_of(steps: int, slices: int, k: int) -> int:
+    fine = np.diff(even_bounds(steps, slices)).tolist()
+    return dataflow_bound(fine, [1] * slices, k)
+
+
 def test_the_table_of_bounds_is_the_formula():
     page = (DOCS / "theory.md").read_text()
     rows = re.findall(r"^\| (25|196|961) \| (.*) \|$", page, re.MULTILINE)
@@ -130,8 +140,8 @@ def test_the_table_of_bounds_is_the_formula():
             k, best = column % 3 + 1, column >= 3
             value, _, slices = cell.removesuffix(")").partition(" (M = ")
             m = int(slices) if slices else int(np.sqrt(steps))
-            bound = dataflow_bound(even_bounds(steps, m), k)
+            bound = bound_of(steps, m, k)
             assert f"{steps / bound:.2f}" == value
             if best:
                 others = range(k, 3 * int(np.sqrt(k * steps)))
-                assert bound == min(dataflow_bound(even_bounds(steps, o), k) for o in others)
+                assert bound == min(bound_of(steps, o, k) for o in others)

@@ -208,6 +208,9 @@ def make_record(
             "data_range": [-1.0, 1.0],
             "method": "parareal",
             "status": "finished",
+            "coarse_solver": "ddim",
+            "fine_evaluations": np.diff(bounds).tolist(),
+            "coarse_evaluations": [1] * slices,
             "mpi_library": "none",
             **facts,
         },
@@ -221,8 +224,8 @@ def make_record(
 @given(st.integers(1, 20), st.integers(1, 12), st.integers(0, 25), st.integers(1, 12))
 def test_bound_of_even_slices_is_the_formula_of_srds(m: int, b: int, k: int, c: int) -> None:
     k, c = min(k, m), min(c, b)
-    assert dataflow_bound(even(m, b), k) == k * b + m - k
-    assert dataflow_bound(even(m, b), k, c) == k * b + (m - k) * c
+    assert dataflow_bound([b] * m, [1] * m, k) == k * b + m - k
+    assert dataflow_bound([b] * m, [c] * m, k) == k * b + (m - k) * c
 
 
 @settings(deadline=None, max_examples=40)
@@ -231,17 +234,22 @@ def test_bound_of_uneven_slices_is_reached_by_a_tick_simulation(lengths: list[in
     bounds = [0, *np.cumsum(lengths).tolist()]
     k = min(k, len(lengths))
     _, ticks = simulate(bounds, k, len(lengths))
-    assert dataflow_bound(bounds, k) == ticks
+    assert dataflow_bound(lengths, [1] * len(lengths), k) == ticks
 
 
 def test_bound_after_as_many_iterations_as_slices_is_the_sequential_walk() -> None:
-    assert dataflow_bound([0, 3, 4, 9, 11], 4) == dataflow_bound([0, 3, 4, 9, 11], 7) == 11
+    fine, coarse = [3, 1, 5, 2], [1, 1, 2, 1]
+    assert dataflow_bound(fine, coarse, 4) == dataflow_bound(fine, coarse, 7) == 11
 
 
-@pytest.mark.parametrize(("bounds", "k"), [([0, 3, 3], 1), ([0], 1), ([0, 3], -1)])
-def test_bound_refuses_what_is_no_grid(bounds: list[int], k: int) -> None:
+@pytest.mark.parametrize(
+    ("fine", "coarse", "k"), [([3, 0], [1, 1], 1), ([], [], 1), ([3], [1], -1), ([3, 3], [1], 1)]
+)
+def test_bound_refuses_slices_without_evaluations(
+    fine: list[int], coarse: list[int], k: int
+) -> None:
     with pytest.raises(InputError):
-        dataflow_bound(bounds, k)
+        dataflow_bound(fine, coarse, k)
 
 
 # ---------------------------------------------------------------- summary

@@ -143,7 +143,8 @@ def _what_ran(record: RunRecord) -> list[tuple[str, str]]:
     if devices:
         where += ", " + _some([name if c == 1 else f"{c} x {name}" for name, c in devices.items()])
     rows = [
-        ("method", f"{facts.get('method', config['method'])}, {config['solver']} steps"),
+        ("method", facts.get("method", config["method"])),
+        ("solver", _solvers(record)),
         ("model", str(config["model"] or "bundled")),
         ("steps N", str(steps)),
         ("slices M", f"{slices} {per_slice}"),
@@ -153,6 +154,14 @@ def _what_ran(record: RunRecord) -> list[tuple[str, str]]:
     if facts.get("status", "finished") not in ("finished", "not converged"):
         rows.append(("status", str(facts["status"])))
     return rows
+
+
+def _solvers(record: RunRecord) -> str:
+    config, facts = record.config, record.facts
+    if not is_parareal(record):
+        return str(config["solver"])
+    noise = ", summed noise" if facts.get("summed_noise") else ""
+    return f"{config['solver']}, coarse {facts['coarse_solver']}{noise}"
 
 
 def _how_it_stopped(record: RunRecord) -> list[tuple[str, str]]:
@@ -199,16 +208,15 @@ def _what_it_cost(record: RunRecord) -> list[tuple[str, str]]:
 
 def bound_text(record: RunRecord) -> str:
     """The dataflow bound of a Parareal run with its formula; empty for other methods."""
-    config, k = record.config, int(record.facts.get("iterations", 0))
+    k = int(record.facts.get("iterations", 0))
     if not is_parareal(record):
         return ""
-    c = int(config.get("coarse_steps", 1))
-    bounds = record.bounds.tolist()
-    value = dataflow_bound(bounds, k, c)
-    b = even_steps(bounds)
-    if b is None:
-        return f"{value} (uneven slices)"
-    return f"{'kB + M - k' if min(b, c) == 1 else 'kB + (M - k)C'} = {value}"
+    fine, coarse = (record.facts[f"{kind}_evaluations"] for kind in ("fine", "coarse"))
+    value = dataflow_bound(fine, coarse, k)
+    if len({*fine}) > 1 or len({*coarse}) > 1:
+        return f"{value} (slices differ)"
+    name = "B" if fine[0] == even_steps(record.bounds.tolist()) else "F"
+    return f"{f'k{name} + M - k' if coarse[0] == 1 else f'k{name} + (M - k)C'} = {value}"
 
 
 def is_parareal(record: RunRecord) -> bool:
@@ -217,7 +225,7 @@ def is_parareal(record: RunRecord) -> bool:
 
 
 def _how_long_it_took(record: RunRecord) -> list[tuple[str, str]]:
-    facts, steps = record.facts, int(record.bounds[-1])
+    facts, walk = record.facts, sum(record.facts["fine_evaluations"])
     wall, sequential = float(facts["wall_time"]), facts.get("sequential_wall_time")
     rows = [("wall time", _seconds(wall))]
     if facts.get("evaluation_time") is not None:
@@ -229,8 +237,8 @@ def _how_long_it_took(record: RunRecord) -> list[tuple[str, str]]:
         rows.append(("speed-up", f"{float(sequential) / wall:.2f}x (measured)"))
     if is_parareal(record):
         deep, calls = int(facts["evaluations_deep"]), int(facts["calls_deep"])
-        text = f"{steps / deep:.2f}x by evaluations deep, {steps / calls:.2f}x by calls deep"
-        rows.append(("predicted speed-up", f"{text} (estimate: N / deep, batching free)"))
+        text = f"{walk / deep:.2f}x by evaluations deep, {walk / calls:.2f}x by calls deep"
+        rows.append(("predicted speed-up", f"{text} (estimate: {walk} / deep, batching free)"))
     return rows
 
 

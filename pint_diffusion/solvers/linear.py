@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import pairwise
 from math import inf, isfinite
 
 import torch
@@ -21,8 +22,13 @@ from pint_diffusion.solvers.propagator import Propagator
 from pint_diffusion.solvers.solver import Past
 
 
-def try_walk(propagator: Propagator, name: str) -> None:
+def try_walk(propagator: Propagator) -> tuple[int, ...]:
     """Walk the grid once with a network that sees nothing.
+
+    Returns
+    -------
+    tuple of int, length M
+        Evaluations in each slice.
 
     Raises
     ------
@@ -32,19 +38,20 @@ def try_walk(propagator: Propagator, name: str) -> None:
     x = torch.ones(1, 1, dtype=torch.float64)
     past: Past = ()
     still = replace(propagator, noise=lambda i: torch.zeros_like(x))
+    counts = []
     for i in range(propagator.grid.steps):
-        here = propagator.grid.levels[i]
+        network = BlindNetwork()
+        sigma = propagator.grid.levels[i].sigma
+        place = f"the solver {propagator.name} can't make step {i} from sigma = {sigma:g}"
         try:
-            x, past = _step(still, x, past, i)
+            x, past = _step(still, network, x, past, i)
         except (InputError, ArithmeticError, ValueError) as error:
-            raise InputError(
-                f"the solver {name} can't make step {i} from sigma = {here.sigma:g}: {error}"
-            ) from None
+            raise InputError(f"{place}: {error}") from None
         if not isfinite(float(x)):
-            raise InputError(
-                f"the solver {name} can't make step {i} from sigma = {here.sigma:g}: "
-                + ("start the grid at a finite noise level" if here.sigma == inf else "overflow")
-            )
+            reason = "start the grid at a finite noise level" if sigma == inf else "overflow"
+            raise InputError(f"{place}: {reason}")
+        counts.append(network.calls)
+    return tuple(sum(counts[first:end]) for first, end in pairwise(propagator.grid.bounds))
 
 
 def noise_weights(propagator: Propagator, steps: Sequence[int]) -> list[float]:
@@ -53,24 +60,34 @@ def noise_weights(propagator: Propagator, steps: Sequence[int]) -> list[float]:
     With x0 frozen, x_end = (product of A_j) x + sum_i w_i xi_i, w_i = C_i (product of A_j, j > i).
     """
     weights = []
-    after = 1.0
+    after, blind = 1.0, BlindNetwork()
     zero, one = (torch.full((1, 1), value, dtype=torch.float64) for value in (0.0, 1.0))
     for i in reversed(steps):
-        response, _ = _step(replace(propagator, noise=lambda i: one), zero, (), i)
-        growth, _ = _step(replace(propagator, noise=lambda i: zero), one, (), i)
+        response, _ = _step(replace(propagator, noise=lambda i: one), blind, zero, (), i)
+        growth, _ = _step(replace(propagator, noise=lambda i: zero), blind, one, (), i)
         weights.append(after * float(response))
         after *= float(growth)
     return weights[::-1]
 
 
-def _step(propagator: Propagator, x: Tensor, past: Past, i: int) -> tuple[Tensor, Past]:
-    walk = propagator.step(_blind, x, past, i)
+class BlindNetwork:
+    """Sees x0 = 0 in every state, and counts how often it is asked."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    async def __call__(self, x: Tensor, level: Level) -> Prediction:
+        """Return the prediction at once."""
+        self.calls += 1
+        return Prediction(0 * x, x / level.s, 0 * x)
+
+
+def _step(
+    propagator: Propagator, network: BlindNetwork, x: Tensor, past: Past, i: int
+) -> tuple[Tensor, Past]:
+    walk = propagator.step(network, x, past, i)
     try:
         walk.send(None)
     except StopIteration as done:
         return done.value
     raise RuntimeError("a step awaited something other than an evaluation")
-
-
-async def _blind(x: Tensor, level: Level) -> Prediction:
-    return Prediction(0 * x, x / level.s, 0 * x)

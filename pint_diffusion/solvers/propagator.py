@@ -33,6 +33,8 @@ class Propagator:
         Step i -> its noise (S, *shape).
     carry : bool
         History crosses slice boundaries; else it starts anew in every slice.
+    name : str
+        The solver's.
     """
 
     solver: Solver
@@ -40,6 +42,7 @@ class Propagator:
     schedule: Schedule
     noise: Callable[[int], Tensor]
     carry: bool = False
+    name: str = ""
 
     @property
     def history(self) -> int:

@@ -18,7 +18,7 @@ from pint_diffusion.solvers.solver import Solver
 DETERMINISTIC = "ddim"
 """The coarse solver where the fine one can't be it."""
 
-DEFAULT_NOISE = "none"
+DEFAULT_NOISE = "sum"
 """Of the coarse steps of a stochastic solver: what needs fewer iterations, see docs/solvers.md."""
 
 
@@ -46,13 +46,13 @@ def make_propagators(
     """
     solver = find_solver(settings.solver).configured(settings.solver, settings.solver_options)
     carry = settings.history == "carry"
-    fine = Propagator(solver, grid, schedule, noise, carry and solver.history > 0)
-    try_walk(fine, settings.solver)
+    fine = Propagator(solver, grid, schedule, noise, carry, settings.solver)
+    try_walk(fine)
     name, coarse_solver = choose_coarse(settings, solver)
     coarsened = grid.coarsened(settings.coarse_steps)
     summed = partial(coarse_noise, fine, coarsened, noise)
-    coarse = Propagator(coarse_solver, coarsened, schedule, cache(summed))
-    try_walk(coarse, name)
+    coarse = Propagator(coarse_solver, coarsened, schedule, cache(summed), name=name)
+    try_walk(coarse)
     return fine, coarse
 
 
