@@ -134,9 +134,10 @@ def provenance(settings: GridSettings) -> list[str]:
 
 
 def grid_table(grid: TimeGrid) -> str:
-    """The levels of a grid, a line for each slice."""
-    lines = []
+    """Length and ends of the slices of a grid, a line each."""
+    lines = ["slice  steps  sigma"]
     for n in range(grid.slices):
-        sigma = " ".join(f"{level.sigma:.4g}" for level in grid.fine(n))
-        lines.append(f"slice {n}, {len(grid.fine(n)) - 1} steps, sigma {sigma}")
+        levels = grid.fine(n)
+        ends = f"{levels[0].sigma:.4g} to {levels[-1].sigma:.4g}"
+        lines.append(f"{n:5}  {len(levels) - 1:5}  {ends}")
     return "\n".join(lines)

@@ -402,6 +402,13 @@ def test_slices_by_logsnr_are_as_equal_as_the_steps_allow():
     assert SLICINGS["logsnr"](even, 5) == even_bounds(40, 5)
 
 
+def test_infinite_steps_at_both_ends_count_alike():
+    levels = Spacing().levels(FLOW, 40)  # its signal-to-noise ratio is symmetric
+    assert SLICINGS["logsnr"](levels, 4) == (0, 4, 20, 36, 40)
+    assert SLICINGS["logsnr"](levels[1:], 1) == (0, 39)
+    assert SLICINGS["logsnr"](Spacing().levels(FLOW, 2), 2) == (0, 1, 2)
+
+
 def test_more_slices_than_steps_are_refused_by_logsnr_too():
     with pytest.raises(InputError, match="slices"):
         SLICINGS["logsnr"](Spacing().levels(DDPM, 3), 4)
