@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+import torch
 from launch import launch
+
+from pint_diffusion.cli import main
 
 
 def mixture(folder, name="m.npz", **changes):
@@ -83,17 +88,109 @@ CASES = {
         lambda f: [(f / "c.yaml").write_text("steps: many\n")] and ["--config", f / "c.yaml"],
         "steps",
     ),
+    "unknown solver": (lambda f: ["--solver", "dpm++"], "dpmpp_2m"),
+    "multistep as a coarse solver": (lambda f: ["--coarse-solver", "dpmpp_2m"], "multistep"),
+    "eta out of range": (lambda f: ["--eta", 1.5], "--eta"),
+    "an option of another solver": (lambda f: ["--solver", "heun", "--eta", 0.5], "--eta"),
+    "churn bounds reversed": (
+        lambda f: ["--solver", "heun", "--churn", 5, "--churn-min", 9, "--churn-max", 1],
+        "--churn-min 9 is above",
+    ),
+    "negative churn": (lambda f: ["--solver", "heun", "--churn", -5], "--churn"),
+    "churn that leaves the schedule": (
+        lambda f: ["--solver", "heun", "--churn", 5], "outside the schedule"
+    ),
+    "no such variance": (lambda f: ["--solver", "ddpm", "--variance", "learned"], "--variance"),
+    "a variance that was not learned": (
+        lambda f: ["--solver", "ddpm", "--variance", "learned_range"], "has learned its variance"
+    ),
+    "summed noise of a deterministic solver": (
+        lambda f: ["--coarse-noise", "sum"], "draws none"
+    ),
+    "coarse noise that nobody draws": (
+        lambda f: ["--solver", "ddpm", "--coarse-solver", "ddim", "--coarse-noise", "sum"],
+        "does not draw",
+    ),
+    "noise in the coarse steps alone": (lambda f: ["--coarse-solver", "ddpm"], "draws noise"),
+    "a coarse model of another shape": (
+        lambda f: ["--coarse-model", mixture(f, means=np.zeros((2, 4)))], "--coarse-model"
+    ),
+    "a coarse model that does not exist": (
+        lambda f: ["--coarse-model", f"{f}/no/where"], "no/where"
+    ),
+    "a coarse model of a shorter schedule": (
+        lambda f: [
+            "--coarse-model", mixture(f, alphas_cumprod=np.linspace(0.99, 0.1, 10))
+        ],
+        "--coarse-model",
+    ),
+    "a grid that is not monotone": (
+        lambda f: [(f / "g.yaml").write_text("t: [900, 950, 20, -1]\n")]
+        and ["--grid", f / "g.yaml"],
+        "g.yaml",
+    ),
+    "a grid that leaves the schedule": (
+        lambda f: [(f / "g.yaml").write_text("t: [1200, 950, 20, -1]\n")]
+        and ["--grid", f / "g.yaml"],
+        "g.yaml",
+    ),
+    "a grid of other steps": (
+        lambda f: [(f / "g.yaml").write_text("t: [900, 20, -1]\n")]
+        and ["--grid", f / "g.yaml", "--steps", 9],
+        "--steps",
+    ),
+    "a sigma outside the schedule": (
+        lambda f: ["--spacing", "karras", "--sigma-max", 1e9], "sigma"
+    ),
+    "reversed sigmas": (
+        lambda f: ["--spacing", "karras", "--sigma-max", 1, "--sigma-min", 2], "sigma"
+    ),
+    "shift of a network that is no flow": (lambda f: ["--shift", 3], "shift"),
+    "whole timesteps for more steps than there are": (
+        lambda f: ["--whole-timesteps", "--steps", 1500], "timesteps"
+    ),
+    "guidance for an unconditional network": (lambda f: ["--guidance", 4], "--guidance"),
+    "labels for an unconditional network": (lambda f: ["--labels", "1,2"], "--labels"),
 }  # fmt: skip
-NEEDS_CUDA_ABSENT = {"no CUDA here"}
+LAUNCHED = ("unknown flag", "not an npz", "multistep as a coarse solver")
+
+
+@pytest.fixture
+def bad(tmp_path, world):
+    """Make the arguments of a case, on rank 0; and leave torch as it was."""
+    threads = torch.get_num_threads()
+
+    def arguments(case):
+        folder = Path(world.share(tmp_path))
+        given = None
+        if world.rank == 0:
+            good = ["--model", mixture(folder, "good.npz"), "--out", folder / "out"]
+            given = [str(part) for part in (*good, *CASES[case][0](folder))]
+        return folder / "out", world.share(given)
+
+    yield arguments
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_bad_input_is_one_sentence_and_exit_code_2_on_every_rank(world, bad, capfd, case):
+    if case == "no CUDA here" and torch.cuda.is_available():
+        pytest.skip("there is a CUDA device here")
+    out, given = bad(case)
+    assert main(["sample", *given]) == 2
+    lines = [line for line in capfd.readouterr().err.splitlines() if line.strip()]
+    if world.rank == 0:
+        assert len(lines) == 1, lines
+        assert lines[0].startswith("pint-diffusion: error: ")
+        assert CASES[case][1] in lines[0]
+    else:
+        assert lines == []
+    assert not (out / "run.h5").exists()
 
 
 @pytest.mark.parametrize("ranks", [1, 4])
-@pytest.mark.parametrize("case", CASES)
-def test_bad_input_is_one_sentence_and_exit_code_2(tmp_path, case, ranks):
-    import torch
-
-    if case in NEEDS_CUDA_ABSENT and torch.cuda.is_available():
-        pytest.skip("there is a CUDA device here")
+@pytest.mark.parametrize("case", LAUNCHED)
+def test_a_launched_job_with_bad_input_ends_so(tmp_path, case, ranks):
     arguments, named = CASES[case]
     given = arguments(tmp_path)
     good = ["--model", mixture(tmp_path, "good.npz"), "--out", tmp_path / "out"]
