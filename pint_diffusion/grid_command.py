@@ -27,6 +27,10 @@ class GridSettings(FromCommandLine):
 
     file: CliPositionalArg[Path] = Field(description="grid file to write, YAML")
     model: str | None = _same("model")
+    labels: tuple[int, ...] | None = _same("labels")
+    guidance: float | None = _same("guidance")
+    guidance_rescale: float = _same("guidance_rescale")
+    null_class: int | None = _same("null_class")
     steps: PositiveInt = Field(20, description="steps N from noise to data")
     spacing: Literal[
         "gits", "trailing", "leading", "linspace", "karras", "exponential", "logsnr", "beta"
@@ -84,6 +88,7 @@ def make_grid_file(settings: GridSettings) -> TimeGrid:
     import torch
 
     from pint_diffusion.models import load_denoiser
+    from pint_diffusion.models.conditional import condition
     from pint_diffusion.models.denoiser import schedule_of
     from pint_diffusion.noise import initial_noise
     from pint_diffusion.runtime.device import bind_device, check_dtype
@@ -94,7 +99,14 @@ def make_grid_file(settings: GridSettings) -> TimeGrid:
     device = bind_device(settings.device, 0)
     dtype = check_dtype(settings.dtype, device)
     state_dtype = torch.float64 if dtype == torch.float64 else torch.float32
-    denoiser = load_denoiser(settings.model, device, dtype)
+    denoiser = condition(
+        load_denoiser(settings.model, device, dtype),
+        settings.labels,
+        settings.samples,
+        settings.guidance,
+        settings.guidance_rescale,
+        settings.null_class,
+    )
     schedule = schedule_of(denoiser)
     noise = initial_noise(settings.seed, range(settings.samples), denoiser.shape, state_dtype)
 
