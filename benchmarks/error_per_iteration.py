@@ -1,0 +1,89 @@
+"""How far Parareal is from the sequential sampler after every iteration, in one process.
+
+    python benchmarks/error_per_iteration.py --model NAME --steps 100 --max-iterations 5 ...
+
+takes the flags of ``pint-diffusion sample``. It goes on for ``--max-iterations`` whatever the
+changes are, and says at which iteration ``--tolerance`` would have ended the run. The table is
+printed and written to ``errors.csv`` in the folder ``--out``.
+"""
+
+from __future__ import annotations
+
+import csv
+import sys
+
+import numpy as np
+import torch
+
+from pint_diffusion.config import Settings, parse_run
+from pint_diffusion.convergence import StopRule
+from pint_diffusion.runtime.events import EventLog
+from pint_diffusion.runtime.world import World
+from pint_diffusion.sampling import make_plan, solve, solve_sequentially
+
+COLUMNS = ("k", "all", "median", "worst", "of 255", "change")
+
+
+def errors_per_iteration(settings: Settings, denoiser=None):
+    """Run both samplers.
+
+    Returns
+    -------
+    rows : list of tuple
+        One per iteration k = 0, 1, ..., see `COLUMNS`: the error of the last boundary state
+        against the sequential one, relative in L2, over all samples together, of the median and
+        of the worst one; the mean absolute error over all values, and the greatest mean absolute
+        change of a sample since k - 1 (nan at 0), both in 1/255 of the data range.
+    stopped_at : array, shape (S,)
+        Iteration at which each sample would have met the tolerance, 0: at none of these.
+    seconds : tuple of float
+        Wall time of the sequential sampler and of the iteration.
+    """
+    endless = Settings(**{**settings.model_dump(), "tolerance": 1e-300})
+    plan = make_plan(endless, World(), denoiser)
+    low, high = plan.problem.stop_rule.data_range
+    rule = StopRule(settings.tolerance, (low, high))
+    truth, seconds = solve_sequentially(plan)
+    last = plan.problem.grid.slices
+    states: dict[int, torch.Tensor | None] = {}
+
+    def keep(n, k, x):
+        if n == last:
+            states[k] = x
+
+    solution = solve(plan, World(), EventLog(0), keep, lambda *_: None)
+    assert solution is not None
+    truth = truth.double().flatten(1)
+    rows, state = [], None
+    for k in range(solution.outcome.iterations + 1):
+        state = state if states.get(k) is None else states[k].double().flatten(1)
+        apart, size = state - truth, torch.linalg.vector_norm(truth, dim=1)
+        each = (torch.linalg.vector_norm(apart, dim=1) / size).numpy()
+        every = float(torch.linalg.vector_norm(apart) / torch.linalg.vector_norm(truth))
+        of_255 = float(255 / (high - low) * apart.abs().mean())
+        change = solution.outcome.changes[k - 1].max() if k else np.nan
+        rows.append((k, every, np.median(each), each.max(), of_255, change))
+    return rows, rule.stopped_at(solution.outcome.changes), (seconds, solution.wall_time)
+
+
+def main() -> None:
+    """Print and write the table of the run that the flags describe."""
+    settings = parse_run(sys.argv[1:])
+    torch.set_num_threads(settings.threads or 1)
+    rows, stopped_at, (sequential, parareal) = errors_per_iteration(settings)
+    print("  k " + " ".join(f"{name:>9}" for name in COLUMNS[1:]))
+    for k, *values in rows:
+        print(f"{k:3d} " + " ".join(f"{value:9.1e}" for value in values))
+    print(
+        f"iterations to {settings.tolerance:g}/255 for each sample (0: not reached): "
+        f"{' '.join(map(str, stopped_at))}; sequential {sequential:.1f} s, this {parareal:.1f} s"
+    )
+    settings.out.mkdir(parents=True, exist_ok=True)
+    with open(settings.out / "errors.csv", "w", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(COLUMNS)
+        table.writerows(rows)
+
+
+if __name__ == "__main__":
+    main()
