@@ -531,14 +531,14 @@ def test_the_grid_of_a_run_is_what_its_settings_say():
 
 
 def test_a_grid_file_says_steps_and_slices_and_flags_the_slices_again(tmp_path):
-    path = grid_file(tmp_path, "t: [999, 900, 800, 300, 100, -1]\nbounds: [0, 1, 5]")
-    assert grid_of(Settings(grid=path), DDPM, 1).bounds == (0, 1, 5)
+    path = grid_file(tmp_path, "t: [999, 900, 800, 300, 100, -1]\nbounds: [0, 1, 2, 5]")
+    assert grid_of(Settings(grid=path), DDPM, 1).bounds == (0, 1, 2, 5)
     assert grid_of(Settings(grid=path, steps=5), DDPM, 1).steps == 5
     assert grid_of(Settings(grid=path, slices=5), DDPM, 1).bounds == (0, 1, 2, 3, 4, 5)
     assert grid_of(Settings(grid=path, bounds=(0, 2, 5)), DDPM, 1).bounds == (0, 2, 5)
     levels = read_grid(path, DDPM)[0]
     cut = grid_of(Settings(grid=path, slicing="logsnr"), DDPM, 1)
-    assert cut.bounds == SLICINGS["logsnr"](levels, 2)
+    assert cut.bounds == SLICINGS["logsnr"](levels, 3)
     path = grid_file(tmp_path, "t: [999, 900, 800, 300, 100, -1]")
     assert grid_of(Settings(grid=path), DDPM, 1).slices == 2
     assert grid_of(Settings(grid=path), DDPM, 4).slices == 4
