@@ -15,14 +15,17 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from runs import run
 
 from pint_diffusion.errors import InputError
 from pint_diffusion.grid import FlowSchedule, Level, NoiseSchedule, TimeGrid
 from pint_diffusion.grid.file import read_grid
 from pint_diffusion.grid.spacing import Spacing
 from pint_diffusion.models.denoiser import schedule_of
+from pint_diffusion.noise import initial_noise
 from pint_diffusion.runtime.evaluator import Evaluator
 from pint_diffusion.runtime.requests import Ask
+from pint_diffusion.runtime.world import World
 from pint_diffusion.solvers import SOLVERS, Propagator
 
 diffusers = pytest.importorskip("diffusers")
@@ -341,7 +344,7 @@ def apart(a, b) -> float:
 class Pair:
     """Both walks over a scheduler's levels; ``theirs`` holds N + 1 states, in x."""
 
-    def __init__(self, case: Case, grid: str, steps: int, monkeypatch, tables=None) -> None:
+    def __init__(self, case: Case, grid: str, steps: int, monkeypatch, tables=None, noise=None):
         self.case = case
         self.scheduler = make_scheduler(case, grid, steps)
         if tables is not None:
@@ -351,7 +354,8 @@ class Pair:
         self.schedule = schedule_of(self.network)
         if isinstance(self.schedule, NoiseSchedule):
             self.schedule = NoiseSchedule(self.scheduler.alphas_cumprod.double())
-        start = noise_of(-1) * getattr(self.scheduler, "init_noise_sigma", 1.0)
+        noise = noise_of(-1) if noise is None else noise
+        start = noise * getattr(self.scheduler, "init_noise_sigma", 1.0)
         network = self.network.bare if case.kind == "denoised" else self.network
         states = theirs(case, self.scheduler, network, start, monkeypatch)
         forms = [scale(case.form, level) for level in self.levels]
@@ -464,6 +468,20 @@ def test_our_spacing_makes_the_pipelines_walk(name, steps, monkeypatch):
     if case.kind != "denoised":
         for here, there in zip(levels[:-1], pair.levels[:-1], strict=True):
             assert max(here.t, 0) == pytest.approx(there.t, abs=0.1 if bound > SAME else 2e-4)
+
+
+FLAGS = {"spacing": "karras", "whole_timesteps": True, "solver": "dpmpp_2m"}
+
+
+@pytest.mark.parametrize("method", ["sequential", "parareal"])
+def test_flags_make_the_samples_of_a_pipeline(method, monkeypatch):
+    """DPM-Solver++(2M) with Karras sigmas, from settings to the answer, in five slices."""
+    given = {**FLAGS, "steps": 10, "slices": 5, "samples": 2, "seed": 4, "tolerance": 1e-300}
+    noise = initial_noise(4, range(2), SHAPE, torch.float32)
+    pair = Pair(CASES["DPM-Solver++(2M)"], "karras", 10, monkeypatch, noise=noise)
+    pair.network.alphas_cumprod = pair.schedule.alphas_cumprod
+    done = run(World(), pair.network, **given, method=method)
+    assert apart(done.answer, pair.theirs[-1]) <= SAME
 
 
 @pytest.mark.parametrize("shift", [1.0, 3.0])
