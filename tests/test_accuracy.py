@@ -83,10 +83,7 @@ def test_a_multistep_solver_that_starts_by_itself_has_second_order_at_least(name
 def history(name, study, exact, levels, i):
     """What a solver would carry into step i of a walk without errors."""
     seen = [study.see(exact(levels[i - j]), levels[i - j]) for j in range(1, 5)]
-    if name.startswith("unipc"):
-        values = [seen[0].x0, exact(levels[i - 1]), *(s.x0 for s in seen[1:])]
-    else:
-        values = [s.eps if name.startswith(CARRIES_EPS) else s.x0 for s in seen]
+    values = [s.eps if name.startswith(CARRIES_EPS) else s.x0 for s in seen]
     return tuple(values[: SOLVERS[name].history])
 
 

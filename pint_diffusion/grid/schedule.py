@@ -121,16 +121,24 @@ class FlowSchedule:
 
     Parameters
     ----------
-    training_steps : int
-        T, the network's unit of time.
+    training_steps : float
+        T, the network's unit of time: 1000, or 1 for networks that are told sigma itself. The least
+        noisy trained level is at T / 1000.
+
+    Raises
+    ------
+    InputError
+        If T is not positive and finite.
     """
 
     clean = 0.0
 
-    def __init__(self, training_steps: int = 1000) -> None:
+    def __init__(self, training_steps: float = 1000) -> None:
+        if not 0 < training_steps < np.inf:
+            raise InputError(f"training_steps is {training_steps}; give 1000, or 1 for t = sigma")
         self.training_steps = training_steps
         self.first = float(training_steps)
-        self.least = 1.0
+        self.least = self.first / 1000
 
     def alpha_bar(self, t: ArrayLike) -> NDArray[np.float64]:
         """Return alpha_bar at timesteps ``t`` in [0, T], any shape."""

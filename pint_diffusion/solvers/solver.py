@@ -96,9 +96,8 @@ class Solver:
     noise : bool or str
         Whether steps draw noise; the name of an option: if that is greater than zero.
     history : int
-        Most tensors carried from step to step; 0 for a one-step solver.
-    first_history : int
-        Tensors carried after one step of a multistep solver; from then on one more per step.
+        Tensors carried from step to step, one more after each step until they are so many; 0 for a
+        one-step solver.
     options : mapping
         Keyword arguments of the step and their values.
     """
@@ -108,7 +107,6 @@ class Solver:
     evaluations: int = 1
     noise: bool | str = False
     history: int = 0
-    first_history: int = 1
     options: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -125,7 +123,7 @@ class Solver:
 
     def carried(self, steps: int) -> int:
         """Number of tensors carried after ``steps`` steps in a row."""
-        return min(self.history, self.first_history + steps - 1) if steps else 0
+        return min(self.history, steps)
 
     def configured(self, name: str, given: Mapping[str, Any]) -> Solver:
         """Return the solver with options set.

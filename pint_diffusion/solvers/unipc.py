@@ -8,6 +8,7 @@ from __future__ import annotations
 from math import expm1
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from pint_diffusion.grid import Level
@@ -17,39 +18,37 @@ from pint_diffusion.solvers.solver import Evaluate, Past, Stride
 async def unipc(
     evaluate: Evaluate, x: Tensor, past: Past, stride: Stride, *, order: int
 ) -> tuple[Tensor, Past]:
-    """Correct x with what the network sees in it, then step on with `order` values of x0.
+    """Correct x with what the network sees in it, then step on with ``order`` values of x0.
 
-    The corrected state is not evaluated again. The first steps of a walk and its last ones have
-    lower orders. Carries the last x0, the state that the last step began at, and older x0.
-    Parameters as for `dpmpp_2m`.
+    Predictor and corrector start at the same state, so the correction needs their slopes only,
+    not that state. The corrected state is not evaluated again. The first steps of a walk and its
+    last ones have lower orders. Carries ``order`` values of x0. Parameters as for `dpmpp_2m`.
     """
-    levels, i = stride.levels, stride.i
-    x0 = (await evaluate(x, stride.here)).x0
-    older: Past = ()
+    here, there, i = stride.here, stride.there, stride.i
+    x0 = (await evaluate(x, here)).x0
+    seen = [(stride.levels[i - j], value) for j, value in enumerate((x0, *past))]
     if past:
-        newest, began, *rest = past
-        older = (newest, *rest)
-        last_order = min(order, len(older), stride.left + 1)
-        seen = [(levels[i - 1 - j], older[j]) for j in range(last_order)]
-        x = _move(began, [*seen, (stride.here, x0)], stride.here)
-    seen = [(levels[i - j], value) for j, value in enumerate((x0, *older))]
-    x_there = _move(x, seen[: min(order, stride.left)], stride.there)
-    return x_there, (x0, x, *older[: order - 1])
-
-
-def _move(x: Tensor, seen: list[tuple[Level, Tensor]], there: Level) -> Tensor:
-    """Move x from the first of the levels, with the x0 seen there and at the others.
-
-    x' = s'/s x - a' B (x0 + sum_j rho_j (x0_j - x0) / r_j), r_j = (lam_j - lam) / h; the rho make
-    the sum exact for polynomials in lam, but for a single one, which is 1/2.
-    """
-    (here, x0), others = seen[0], seen[1:]
+        before = seen[1 : 1 + min(order, stride.left + 1)]
+        h = here.lam - before[0][0].lam
+        change = _slope([*before, seen[0]], h) - _slope(before, h)
+        x = x - (here.a * expm1(-h)) * change
     h = there.lam - here.lam
-    ratios = [(level.lam - here.lam) / h for level, _ in others]
-    slope = 0.0 * x0
+    slope = _slope(seen[: min(order, stride.left)], h)
+    x = (there.s / here.s) * x - (there.a * expm1(-h)) * (x0 + slope)
+    return x, (x0, *past)[:order]
+
+
+def _slope(seen: list[tuple[Level, Tensor]], h: float) -> Tensor:
+    """Return sum_j rho_j (x0_j - x0) / r_j with r_j = (lam_j - lam) / h, x0 the first one seen.
+
+    The rho make a step of length h exact for polynomials in lam, but for a single one: 1/2.
+    """
+    (start, x0), others = seen[0], seen[1:]
+    ratios = [(level.lam - start.lam) / h for level, _ in others]
+    total = torch.zeros_like(x0)
     for ratio, rho, (_, value) in zip(ratios, _weights(ratios, h), others, strict=True):
-        slope = slope + (rho / ratio) * (value - x0)
-    return (there.s / here.s) * x - (there.a * expm1(-h)) * (x0 + slope)
+        total = total + (rho / ratio) * (value - x0)
+    return total
 
 
 def _weights(ratios: list[float], h: float) -> list[float]:
