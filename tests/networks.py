@@ -114,6 +114,7 @@ class Speaking:
     def __call__(self, given, t, alpha_bar):
         if self.prediction == "denoised":  # knows no alpha_bar
             alpha_bar = 1 / (1 + t.double() ** 2)
+        alpha_bar = alpha_bar.clamp(min=1e-12)  # a flow starts at zero, where x0 is not in eps
         a, s = (c.sqrt().to(given)[:, None, None, None] for c in (alpha_bar, 1 - alpha_bar))
         x = given * {"flow": a + s, "denoised": a}.get(self.prediction, 1)
         eps = self.mixture(x, t, alpha_bar)
@@ -124,6 +125,10 @@ class Speaking:
 
 def edm(device, dtype):
     return Speaking("denoised", device, dtype)
+
+
+def flow(device, dtype):
+    return Speaking("flow", device, dtype)
 
 
 class Labelled:
@@ -158,3 +163,7 @@ class Labelled:
 
 def labelled(device, dtype):
     return Labelled(device, dtype)
+
+
+def labelled_with_variance(device, dtype):
+    return Labelled(device, dtype, learns_variance=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -11,6 +13,12 @@ from pint_diffusion.runtime.world import World
 from pint_diffusion.solvers import SOLVERS
 
 PLACEMENTS = ["root", "slice"]
+
+
+def network(factory):
+    return f"{Path(__file__).with_name('networks.py')}:{factory}"
+
+
 VARIANTS = {
     **{name: {"solver": name} for name in SOLVERS},
     "ddim, eta 1": {"solver": "ddim", "eta": 1.0},
@@ -34,6 +42,16 @@ VARIANTS = {
     "dpmpp_2m, coarse dpmpp_2s": {"solver": "dpmpp_2m", "coarse_solver": "dpmpp_2s"},
     "ddpm, coarse sde_dpmpp_1": {
         "solver": "ddpm", "coarse_solver": "sde_dpmpp_1", "coarse_noise": "sum", "coarse_steps": 2
+    },
+    "a flow from pure noise, flow_heun": {"model": network("flow"), "solver": "flow_heun"},
+    "a flow from pure noise, dpmpp_2m": {"model": network("flow"), "solver": "dpmpp_2m"},
+    "EDM with churn": {
+        "model": network("edm"), "spacing": "karras", "solver": "heun", "churn": 8.0,
+        "churn_max": 50.0,
+    },
+    "guidance": {"model": network("labelled"), "labels": (0, 3), "guidance": 3.0},
+    "learned variance": {
+        "model": network("labelled_with_variance"), "solver": "ddpm", "variance": "learned_range",
     },
     "another coarse network": {"solver": "dpmpp_2m", "coarse_model": "another"},
 }  # fmt: skip
