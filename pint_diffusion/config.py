@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeAlias, TypeVar
 
 import yaml
 from pydantic import Field, PositiveInt, ValidationError, field_validator, model_validator
@@ -23,6 +23,19 @@ _OWN_FLAGS = ("config", "print_config")
 SPACING_OPTIONS = (
     *("spacing", "whole_timesteps", "sigma_min", "sigma_max", "rho", "shift", "final"),
 )
+
+
+SpacingName: TypeAlias = Literal[
+    "trailing",
+    "leading",
+    "linspace",
+    "dpm_leading",
+    "dpm_linspace",
+    "karras",
+    "exponential",
+    "logsnr",
+    "beta",
+]
 
 
 class FromCommandLine(BaseSettings):
@@ -92,9 +105,7 @@ class Settings(FromCommandLine):
     slicing: Literal["even", "logsnr"] = Field(
         "even", description="what slices have alike: steps, or length in the signal-to-noise ratio"
     )
-    spacing: Literal[
-        "trailing", "leading", "linspace", "karras", "exponential", "logsnr", "beta"
-    ] = Field("trailing", description="where the noise levels of the steps lie")
+    spacing: SpacingName = Field("trailing", description="where the noise levels of the steps lie")
     whole_timesteps: bool = Field(
         False,
         description="tell the network whole training timesteps only, as DDIM, DDPM and DPM-"

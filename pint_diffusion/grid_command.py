@@ -9,7 +9,7 @@ from pydantic import Field, PositiveInt, model_validator
 from pydantic_settings import CliPositionalArg, SettingsConfigDict
 
 import pint_diffusion
-from pint_diffusion.config import FromCommandLine, Settings
+from pint_diffusion.config import FromCommandLine, Settings, SpacingName
 from pint_diffusion.errors import InputError
 from pint_diffusion.grid import SLICINGS, TimeGrid, spacing_of, write_grid
 from pint_diffusion.grid.gits import best_path
@@ -32,13 +32,13 @@ class GridSettings(FromCommandLine):
     guidance_rescale: float = _same("guidance_rescale")
     null_class: int | None = _same("null_class")
     steps: PositiveInt = Field(20, description="steps N from noise to data")
-    spacing: Literal[
-        "gits", "trailing", "leading", "linspace", "karras", "exponential", "logsnr", "beta"
-    ] = Field("gits", description="where the levels lie; gits: chosen out of a teacher walk's")
+    spacing: Literal["gits", SpacingName] = Field(
+        "gits", description="where the levels lie; gits: chosen out of a teacher walk's"
+    )
     teacher_steps: PositiveInt = Field(60, description="steps of the teacher walk of gits")
-    teacher_spacing: Literal[
-        "trailing", "leading", "linspace", "karras", "exponential", "logsnr", "beta"
-    ] = Field("karras", description="where the levels of the teacher walk lie")
+    teacher_spacing: SpacingName = Field(
+        "karras", description="where the levels of the teacher walk lie"
+    )
     samples: PositiveInt = Field(4, description="samples S of the walks that measure costs")
     seed: int = _same("seed")
     whole_timesteps: bool = _same("whole_timesteps")

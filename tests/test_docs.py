@@ -22,6 +22,7 @@ from pint_diffusion.grid import even_bounds
 from pint_diffusion.grid_command import GridSettings
 from pint_diffusion.report.bound import dataflow_bound
 from pint_diffusion.runtime.events import EVALUATION_KINDS, EVENT_DTYPE
+from pint_diffusion.solvers import SOLVERS
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -122,6 +123,20 @@ def test_the_file_page_names_everything_that_a_run_writes(tmp_path, mixture_file
         assert [name for name in names if f"`{name}`" not in part] == []
     kinds = [kind.decode() for kind in EVALUATION_KINDS] + ["wait", "send", "recv"]
     assert [name for name in (*EVENT_DTYPE.names, *kinds) if f"`{name}`" not in master] == []
+
+
+def test_the_table_of_solvers_has_every_solver_as_it_is_registered():
+    page = (DOCS / "solvers.md").read_text()
+    rows = re.findall(
+        r"^\| `(\w+)`(?:, ([^|]+))? \| (\d) \| (\d) \| (\d) \| (\S+) \| (\w+) \|", page, re.M
+    )
+    assert {row[0] for row in rows} == SOLVERS.keys()
+    for name, _, evaluations, order, history, noise, coarse in rows:
+        solver = SOLVERS[name]
+        assert (int(evaluations), int(order)) == (solver.evaluations, solver.order), name
+        assert int(history) == solver.history, name
+        assert {"yes": True, "no": False}.get(noise, noise.strip("`-")) == solver.noise, name
+        assert (coarse == "yes") == (not solver.history), name
 
 
 def bound_of(steps: int, slices: int, k: int) -> int:

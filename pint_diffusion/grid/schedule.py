@@ -54,7 +54,8 @@ class NoiseSchedule:
     """A discrete training schedule; t is in units of training steps, T - 1 down to 0.
 
     Between training steps ``log(alpha_bar)`` is interpolated linearly; one step below the first
-    training step, at t = -1, lies the clean level alpha_bar = 1.
+    training step, at t = -1, lies the clean level alpha_bar = 1. The other way, from a level to t,
+    it is ``log(sigma)``, as in k-diffusion and diffusers; the two are less than 0.1 steps apart.
 
     Parameters
     ----------
@@ -108,9 +109,18 @@ class NoiseSchedule:
         return np.where(index == t, exact, between)
 
     def timestep(self, alpha_bar: ArrayLike) -> NDArray[np.float64]:
-        """Return real timesteps in [-1, T - 1] of levels of any shape."""
+        """Return real timesteps in [-1, T - 1] of levels of any shape.
+
+        At training values that is the whole timestep. Below the first, where sigma goes to zero,
+        log(alpha_bar) is interpolated.
+        """
         alpha_bar = _reached(alpha_bar, self.alphas_cumprod[-1])
-        return np.interp(-np.log(alpha_bar), -self._log, np.arange(self._log.size)) - 1.0
+        trained = self.alphas_cumprod
+        log_sigma = 0.5 * np.log((1 - trained) / trained)
+        below = alpha_bar > trained[0]
+        inside = np.where(below, trained[0], alpha_bar)
+        t = np.interp(0.5 * np.log((1 - inside) / inside), log_sigma, np.arange(trained.size))
+        return np.where(below, np.log(alpha_bar) / self._log[1] - 1.0, t)
 
 
 class FlowSchedule:
@@ -211,7 +221,7 @@ def _inside(t: ArrayLike, clean: float, first: float) -> NDArray[np.float64]:
 
 def _reached(alpha_bar: ArrayLike, least: float) -> NDArray[np.float64]:
     alpha_bar = np.asarray(alpha_bar, dtype=np.float64)
-    if not ((alpha_bar >= least * (1 - 1e-12)) & (alpha_bar <= 1)).all():
+    if not ((alpha_bar >= least * (1 - 1e-6)) & (alpha_bar <= 1)).all():
         raise InputError(
             f"level outside the schedule: alpha_bar is {alpha_bar.min():g}, allowed is "
             f"{least:g} (its noisiest level) .. 1"

@@ -47,6 +47,16 @@ def linspace(schedule: Schedule, points: int) -> Values:
     return np.linspace(schedule.least, schedule.first, points).astype(np.float64)[::-1]
 
 
+def dpm_linspace(schedule: Schedule, points: int) -> Values:
+    """Return `linspace` of one point more, without the last: the grid of DPM-Solver's code."""
+    return linspace(schedule, points + 1)[:-1]
+
+
+def dpm_leading(schedule: Schedule, points: int) -> Values:
+    """Return `leading` of one point more, without the last: the grid of DPM-Solver's code."""
+    return leading(schedule, points + 1)[:-1]
+
+
 def karras(high: float, low: float, points: int, rho: float) -> Values:
     """Return sigma, even in sigma^(1 / rho) (Karras et al. 2022, eq. 5)."""
     ramp = np.linspace(0, 1, points)
@@ -77,6 +87,8 @@ IN_T: dict[str, Callable[[Schedule, int], Values]] = {
     "trailing": trailing,
     "leading": leading,
     "linspace": linspace,
+    "dpm_leading": dpm_leading,
+    "dpm_linspace": dpm_linspace,
 }
 IN_SIGMA: dict[str, Callable[[float, float, int, float], Values]] = {
     "karras": karras,
@@ -138,8 +150,9 @@ class Spacing:
 
     def _in_t(self, schedule: Schedule, steps: int) -> tuple[Values, Values]:
         ends_clean = self.final == "clean"
-        # of the spacings in t only this one has no point at the least noisy level
-        points = steps if ends_clean or self.name == "trailing" else steps + 1
+        # these have no point at the least noisy level
+        stops_before = self.name in ("trailing", "dpm_leading", "dpm_linspace")
+        points = steps if ends_clean or stops_before else steps + 1
         if self.whole_timesteps and self.name == "trailing":
             t = _counted_down(schedule, points)
         else:

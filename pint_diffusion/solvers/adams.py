@@ -20,11 +20,11 @@ async def deis(
     """Step with eps continued by a polynomial in log sigma and integrated over sigma.
 
     tAB-DEIS of Zhang & Chen 2023 (arXiv 2204.13902) in log rho. Carries order - 1 values of eps.
-    A step into clean data has first order. Parameters as for `dpmpp_2m`.
+    Parameters as for `dpmpp_2m`.
     """
     here, there = stride.here, stride.there
     eps = (await evaluate(x, here)).eps
-    seen = (eps, *past)[: 1 if there.sigma == 0 else order]
+    seen = (eps, *past)[: stride.highest_order(order)]
     # u = log(sigma / sigma_here), and the weights are exact for 1, u, u^2, ...
     u = [here.lam - stride.levels[stride.i - j].lam for j in range(len(seen))]
     end = here.lam - there.lam

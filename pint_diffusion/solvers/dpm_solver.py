@@ -1,9 +1,7 @@
 """DPM-Solver++: exponential integrators in half the log-SNR lam = log(a / s) that use x0.
 
 Lu et al. 2022, arXiv 2211.01095. h = lam' - lam is the length of a step, infinite for one into
-clean data, which is of first order whatever the solver: x' = a' x0. Multistep solvers also make
-their last step with first order in walks of fewer than 15 steps, and 3M the last but one with
-second order, as the authors' code does.
+clean data, which is of first order whatever the solver: x' = a' x0.
 """
 
 from __future__ import annotations
@@ -14,9 +12,6 @@ from torch import Tensor
 
 from pint_diffusion.grid import Level
 from pint_diffusion.solvers.solver import Evaluate, Past, Stride
-
-SHORT_WALK = 15
-"""Walks of fewer steps end with lower orders."""
 
 
 async def dpmpp_1(evaluate: Evaluate, x: Tensor, stride: Stride) -> Tensor:
@@ -67,7 +62,7 @@ async def dpmpp_2m(
         The step.
     """
     x0 = (await evaluate(x, stride.here)).x0
-    order = min(len(past) + 1, _allowed(stride, 2))
+    order = min(len(past) + 1, stride.highest_order(2))
     seen = x0 if order == 1 else _linear(x0, past, stride)
     return _first_order(x, seen, stride.here, stride.there), (x0,)
 
@@ -83,7 +78,7 @@ async def dpmpp_3m(
     """
     here, there = stride.here, stride.there
     x0 = (await evaluate(x, here)).x0
-    order = min(len(past) + 1, _allowed(stride, 3))
+    order = min(len(past) + 1, stride.highest_order(3))
     carried = (x0, *past[:1])
     if order < 3:
         seen = x0 if order == 1 else _linear(x0, past, stride)
@@ -99,13 +94,6 @@ async def dpmpp_3m(
     phi3 = phi2 / h - 0.5
     moved = _first_order(x, x0, here, there)
     return moved + (there.a * phi2) * slope - (curvature * there.a * phi3) * curve, carried
-
-
-def _allowed(stride: Stride, highest: int) -> int:
-    """Highest order that a step may have, for where it is in the walk."""
-    if stride.there.sigma == 0:
-        return 1
-    return min(highest, stride.left) if stride.steps < SHORT_WALK else highest
 
 
 def _linear(x0: Tensor, past: Past, stride: Stride) -> Tensor:

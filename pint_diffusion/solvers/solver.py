@@ -20,6 +20,9 @@ Past: TypeAlias = tuple[Tensor, ...]
 """What a multistep solver carries from step to step, (S, *shape) each, newest first."""
 
 
+SHORT_WALK = 15
+
+
 @dataclass(frozen=True)
 class Stride:
     """One step of a walk, and where in the walk it is.
@@ -70,6 +73,16 @@ class Stride:
             If it is noisier than the noisiest level of the schedule.
         """
         return level_of_sigma(self.schedule, sigma)
+
+    def highest_order(self, wanted: int) -> int:
+        """Return the order that a multistep step may have, for where it is in the walk.
+
+        A step into clean data is infinitely long in lam and has first order. Walks of fewer than
+        15 steps end with order 2 and then 1, as the code of DPM-Solver does.
+        """
+        if self.there.sigma == 0:
+            return 1
+        return min(wanted, self.left) if self.steps < SHORT_WALK else wanted
 
 
 Step: TypeAlias = Callable[..., Coroutine[Any, Any, Any]]
