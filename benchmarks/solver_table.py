@@ -2,8 +2,8 @@
 
     python benchmarks/solver_table.py table.csv [--model ...] [--samples 4] ...
 
-Takes the flags of ``pint-diffusion sample``. One process, M = sqrt(N), the default stop rule. A line
-is appended for each run, and runs that the file already has are left out.
+Takes the flags of ``pint-diffusion sample``. One process, M = sqrt(N), the default stop rule. Each
+run appends a line, and runs that the file already has are left out.
 """
 
 from __future__ import annotations
