@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import reference
 import torch
 from runs import run
 
@@ -34,6 +35,9 @@ VARIANTS = {
         f"{name}, summed noise": {"solver": name, "coarse_noise": "sum"}
         for name, solver in SOLVERS.items()
         if solver.noise is True
+    },
+    "heun, churn, coarse ddim": {
+        "solver": "heun", "churn": 8.0, "churn_max": 50.0, "coarse_noise": "none"
     },
     "heun, churn, summed noise": {
         "solver": "heun", "churn": 8.0, "churn_max": 50.0, "coarse_noise": "sum"
@@ -93,3 +97,48 @@ def test_every_solver_is_exact_after_m_iterations_with_the_same_bits_on_any_rank
     assert not torch.equal(done.boundary[2], walk.boundary[0])
     assert torch.equal(done.boundary, alone.boundary)
     assert done.solution.clock.deep == alone.solution.clock.deep
+
+
+@pytest.mark.parametrize("placement", PLACEMENTS)
+@pytest.mark.parametrize("history", ["carry", "restart"])
+def test_every_state_of_a_multistep_solver_equals_an_independent_parareal(
+    world, exact, mixture_file, placement, history
+):
+    given = {**exact, "steps": 40, "max_iterations": 4, "tolerance": 1e-300}
+    done = run(world, **given, solver="dpmpp_2m", history=history, placement=placement)
+    expected = reference.parareal_2m(
+        reference.Mixture(mixture_file), done.boundary[0, 0].flatten(1).numpy(),
+        reference.alpha_bars(40), range(0, 41, 5), 4, history == "carry",
+    )  # fmt: skip
+    compare(done, expected)
+
+
+@pytest.mark.parametrize("placement", PLACEMENTS)
+def test_every_state_of_a_stochastic_solver_equals_an_independent_parareal(
+    world, exact, mixture_file, placement
+):
+    given = {**exact, "steps": 40, "max_iterations": 4, "tolerance": 1e-300, "seed": 7}
+    done = run(world, **given, solver="ddpm", coarse_noise="sum", placement=placement)
+    expected = reference.parareal_ddpm(
+        reference.Mixture(mixture_file), done.boundary[0, 0].flatten(1).numpy(),
+        reference.alpha_bars(40), range(0, 41, 5), 4, 7, (1, 3, 2),
+    )  # fmt: skip
+    compare(done, expected)
+
+
+def compare(done, expected):
+    found = done.boundary.flatten(3).numpy()
+    assert found.shape == expected.shape
+    error = np.abs(found - expected).max(axis=(2, 3)) / np.abs(expected).max(axis=(2, 3))
+    assert error.max() < 1e-11
+
+
+@pytest.mark.parametrize("placement", PLACEMENTS)
+def test_two_networks_in_batched_calls_change_nothing_but_rounding(
+    world, exact, tmp_path, placement
+):
+    other = another(exact["model"], tmp_path)
+    given = {**exact, "coarse_model": other, "max_iterations": 4, "tolerance": 1e-300}
+    single = run(world, **given, placement=placement)
+    batched = run(world, **(given | {"batching": "auto"}), placement=placement)
+    torch.testing.assert_close(batched.boundary, single.boundary, rtol=0, atol=1e-12)
