@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import reference
 import torch
+from networks import Contraction
 from runs import run
 
 from pint_diffusion.runtime.world import World
@@ -142,3 +143,19 @@ def test_two_networks_in_batched_calls_change_nothing_but_rounding(
     single = run(world, **given, placement=placement)
     batched = run(world, **(given | {"batching": "auto"}), placement=placement)
     torch.testing.assert_close(batched.boundary, single.boundary, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("solver", ["deis", "pndm"])
+def test_a_history_of_zeros_is_another_state_than_none(world, exact, solver):
+    """x does not move, as F = G, and what is carried is zero; but from now on it is there."""
+
+    class BlindAtFirst(Contraction):
+        prediction = "epsilon"
+
+        def __call__(self, x, t, alpha_bar):
+            return torch.where((t < 500)[:, None], torch.tanh(x), torch.zeros_like(x))
+
+    given = {**exact, "steps": 8, "solver": solver, "tolerance": 1e-300}
+    done = run(world, BlindAtFirst(), **given)
+    walk = run(World(), BlindAtFirst(), **given, method="sequential")
+    assert torch.equal(done.boundary[-1], walk.boundary[0])
