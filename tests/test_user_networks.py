@@ -107,10 +107,11 @@ def test_after_m_iterations_the_answer_is_the_sequential_one_to_the_bit():
     ("name", "grid", "iterations"),
     [
         ("yz_mnist", {"steps": 1000, "slices": 25, "samples": 4, "seed": 3}, 3),
-        ("anime64", {"steps": 96, "slices": 12, "samples": 1, "seed": 1}, 1),
+        ("anime64", {"steps": 96, "slices": 12, "samples": 1, "seed": 1, "spacing": "leading"}, 1),
     ],
 )
 def test_the_error_falls_as_that_of_a_serial_emulation(name, grid, iterations):
+    """Samples differ by a factor of ten, so this is for these few; benchmarks/ has the rest."""
     model = network(name)
     done = run(World(), model, **grid, tolerance=1e-300, max_iterations=iterations, batching=16)
     truth = run(World(), model, **grid, method="sequential").answer
