@@ -11,7 +11,7 @@ from pathlib import Path
 from pydantic import Field
 from pydantic_settings import CliPositionalArg, SettingsConfigDict
 
-from pint_diffusion.config import FromCommandLine, parse, parse_run
+from pint_diffusion.config import FromCommandLine, Settings, parse, parse_run
 from pint_diffusion.errors import EXIT_NOT_CONVERGED, InputError, PintError
 from pint_diffusion.grid_command import GridSettings, grid_table, make_grid_file
 from pint_diffusion.models import check_spec
@@ -24,6 +24,7 @@ Parallel-in-time sampling of diffusion models.
 
 commands:
   sample   draw samples with pipelined Parareal (or sequentially), write files and pictures
+  resume   go on with a run that was interrupted, killed, or is to be iterated further
   export   draw the pictures of a finished run again
   grid     compute noise levels and slice boundaries, store them in a file for sample --grid
   check    say what MPI, the launcher, the devices and the libraries are, and what is wrong
@@ -32,7 +33,7 @@ commands:
 MPI launcher: mpiexec -n 4 pint-diffusion sample ...
 
 exit codes: 0 done, 1 failed, 2 bad input, 3 tolerance not reached, 4 network returned NaN or the
-wrong shape
+wrong shape, 75 interrupted by a signal and can be resumed
 """
 
 
@@ -85,7 +86,13 @@ def _run(arguments: list[str], speaks: bool, open_once: Callable[[str], World]) 
         if speaks:
             print(HELP, end="")
         return 0
-    commands = {"sample": _sample, "export": _export, "grid": _grid, "check": _check}
+    commands = {
+        "sample": _sample,
+        "resume": _resume,
+        "export": _export,
+        "grid": _grid,
+        "check": _check,
+    }
     if command not in commands:
         raise InputError(
             f"unknown command {command!r}: it is one of {', '.join(commands)}; "
@@ -95,10 +102,30 @@ def _run(arguments: list[str], speaks: bool, open_once: Callable[[str], World]) 
 
 
 def _sample(arguments: list[str], speaks: bool, open_once: Callable[[str], World]) -> int:
+    return _run_job(lambda: parse_run(arguments), speaks, open_once)
+
+
+def _resume(arguments: list[str], speaks: bool, open_once: Callable[[str], World]) -> int:
+    def settings() -> Settings:
+        if not arguments or arguments[0].startswith("-"):
+            raise InputError("RUN is missing: pint-diffusion resume FOLDER [options of sample]")
+        from pint_diffusion.resume import settings_of
+
+        return settings_of(Path(arguments[0]), arguments[1:])
+
+    return _run_job(settings, speaks, open_once, resume=True)
+
+
+def _run_job(
+    read: Callable[[], Settings],
+    speaks: bool,
+    open_once: Callable[[str], World],
+    resume: bool = False,
+) -> int:
     wrong: InputError | None = None
     transport = "auto"
     try:
-        settings = parse_run(arguments)
+        settings = read()
         if settings.print_config:
             if speaks:
                 print(settings.to_yaml(), end="")
@@ -114,7 +141,7 @@ def _sample(arguments: list[str], speaks: bool, open_once: Callable[[str], World
     from pint_diffusion.job import run_job
     from pint_diffusion.report.summary import summary_table
 
-    record = run_job(settings, world)
+    record = run_job(settings, world, resume=resume)
     if record is not None:
         print(summary_table(record))
         print(f"files and pictures are in {settings.out}{os.sep}", flush=True)

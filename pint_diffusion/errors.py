@@ -42,3 +42,9 @@ class PeerFailure(PintError):
 
 class TransportError(Exception):
     """Messages can no longer be moved, so the ranks can't agree on anything any more."""
+
+
+class Interrupted(PintError):
+    """The run was asked to end, and can be gone on with."""
+
+    exit_code = 75

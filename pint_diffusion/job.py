@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import os
 import platform
@@ -16,21 +17,34 @@ from torch import Tensor
 
 import pint_diffusion
 from pint_diffusion.config import Settings
-from pint_diffusion.errors import InputError, PeerFailure, PintError, RunFailed, TransportError
+from pint_diffusion.errors import (
+    InputError,
+    Interrupted,
+    PeerFailure,
+    PintError,
+    RunFailed,
+    TransportError,
+)
+from pint_diffusion.methods.problem import Problem, Restart
 from pint_diffusion.models.denoiser import Denoiser
 from pint_diffusion.report import draw_pictures
 from pint_diffusion.report.progress import Progress
+from pint_diffusion.resume import find, fingerprint
 from pint_diffusion.runtime.device import set_threads
 from pint_diffusion.runtime.events import EventLog, Tally
+from pint_diffusion.runtime.signals import listening
 from pint_diffusion.runtime.world import World
 from pint_diffusion.sampling import Plan, Solution, make_plan, solve, solve_sequentially, warm_up
 from pint_diffusion.solvers.linear import try_walk
 from pint_diffusion.store.folder import RunFolder, clear_folder
+from pint_diffusion.store.manifest import Manifest
 from pint_diffusion.store.master import Master, read_run
 from pint_diffusion.store.record import RunRecord
 
 
-def run_job(settings: Settings, world: World, denoiser: Denoiser | None = None) -> RunRecord | None:
+def run_job(
+    settings: Settings, world: World, denoiser: Denoiser | None = None, resume: bool = False
+) -> RunRecord | None:
     """Sample, write the files of ``settings.out`` and draw the pictures.
 
     Parameters
@@ -41,6 +55,9 @@ def run_job(settings: Settings, world: World, denoiser: Denoiser | None = None) 
         The processes of the run.
     denoiser : Denoiser, optional
         The network, instead of ``settings.model``.
+    resume : bool
+        Go on with the run in ``settings.out``, whose settings these are but for those that may
+        differ, see `resume.settings_of`.
 
     Returns
     -------
@@ -53,6 +70,8 @@ def run_job(settings: Settings, world: World, denoiser: Denoiser | None = None) 
         On every rank, before the first message of the run, if one rank finds bad input.
     RunFailed
         On every rank, once the files are closed, if one rank failed.
+    Interrupted
+        On every rank, once the files are closed, if one rank was asked to end.
     StoreError
         On every rank, if a file could not be written.
     TransportError
@@ -64,24 +83,64 @@ def run_job(settings: Settings, world: World, denoiser: Denoiser | None = None) 
     )
     plan = world.agree(lambda: make_plan(settings, world, denoiser))
     refuse_differences(settings, world, plan)
-    world.agree(lambda: clear_folder(settings.out, settings.force) if world.rank == 0 else None)
+    manifest = Manifest(settings.out, {}, [])
+    segment = first = 0
+    identity = fingerprint(plan.evaluators[0].denoiser)
+    if resume:
+        problem = plan.problem
+        found = world.share(
+            world.agree(
+                lambda: find(settings.out, problem.grid, identity) if world.rank == 0 else None
+            )
+        )
+        assert found is not None
+        manifest, segment = found.manifest, found.segment
+        k = found.k
+        if k is not None and settings.method != "sequential":
+            restart = world.agree(lambda: read_restart(manifest, k, problem))
+            plan = dataclasses.replace(plan, problem=dataclasses.replace(problem, restart=restart))
+            first = restart.k + 1
+    else:
+        world.agree(lambda: clear_folder(settings.out, settings.force) if world.rank == 0 else None)
     if settings.warmup:
         with contextlib.suppress(PintError):  # the run itself will say where it went wrong
             warm_up(plan)
     events = EventLog(world.rank)
     about = describe_run(settings, world, plan, threads, cores)
-    with RunFolder(about, world, events) as folder:
+    about.facts["fingerprint"] = identity
+    about.facts["segment"] = segment
+    if plan.problem.restart is not None:
+        about.change = list(plan.problem.restart.changes[:-1])
+    keep_all = settings.keep == "boundary"
+    with RunFolder(about, manifest, segment, first, keep_all, world, events) as folder:
         solution, sequential = solve_and_watch(plan, world, events, folder, settings.verify)
         try:
             world.agree(folder.close)
         except PintError as error:
-            folder.fail(str(error))
+            folder.end(f"failed: {error}")
             raise
         iterations = world.share(solution.outcome.iterations if solution else 0)
         tallies = world.gather(Tally.of(events, iterations))
         if solution is not None:
             folder.finish(solution.outcome, figures(solution, tallies, sequential), tallies)
     return world.agree(lambda: read_and_draw(settings) if world.rank == 0 else None)
+
+
+def read_restart(manifest: Manifest, k: int, problem: Problem) -> Restart:
+    """Read iteration ``k`` of a run.
+
+    Raises
+    ------
+    StoreError
+        If its parts can't be read here.
+    """
+    made = range(k, problem.grid.slices + 1)
+    states = manifest.states(k, made)
+
+    def state(n: int) -> Tensor:
+        return torch.from_numpy(states[n]).to(problem.noise.device)
+
+    return Restart(k, state, [np.array(row) for row in manifest.changes[:k]])
 
 
 def host_cores(world: World) -> int:
@@ -150,13 +209,17 @@ def solve_and_watch(
             folder.iteration_done(k, moved)
 
     error: tuple[str, int] | None = None
+    interrupted: str | None = None
     solution = sequential = None
     try:
-        solution = solve(plan, world, events, folder.record, watch)
+        with listening() as asked:
+            solution = solve(plan, world, events, folder.record, watch, asked.is_set)
         if verify and world.rank == 0:
             sequential = solve_sequentially(plan)
     except PeerFailure:
         pass  # that rank says why
+    except Interrupted as caught:
+        interrupted = str(caught)
     except TransportError:
         raise
     except PintError as caught:
@@ -171,8 +234,16 @@ def solve_and_watch(
         if failure is not None:
             message, code = failure
             cause = f"rank {rank} on {host}: {message}"
-            folder.fail(cause)
+            folder.end(f"failed: {cause}")
             raise RunFailed(cause, code)
+    asked_ranks = [rank for rank, told in enumerate(world.gather(interrupted)) if told]
+    if asked_ranks and not world.share(solution is not None):
+        folder.end("interrupted")
+        reached = world.share(folder.reached)
+        raise Interrupted(
+            f"interrupted by a signal after iteration {reached}; go on with "
+            f"'pint-diffusion resume {folder.path}'"
+        )
     return solution, sequential
 
 
@@ -213,12 +284,10 @@ def describe_run(settings: Settings, world: World, plan: Plan, threads: int, cor
     }
     if device.type == "cpu":
         facts["cores_per_rank"] = min(cores_per_rank)
-    kept = range(problem.grid.slices + 1) if settings.keep == "boundary" else []
     return Master(
         folder=settings.out,
         grid=problem.grid,
-        shards={rank: [n for n in kept if problem.owner(n) == rank] for rank in range(world.size)},
-        limit=problem.max_iterations,
+        history=problem.fine.history,
         state=tuple(problem.noise.shape),
         dtype=str(problem.noise.dtype).removeprefix("torch."),
         facts=facts,

@@ -176,7 +176,12 @@ def check_variance(propagator: Propagator, denoiser: Denoiser) -> None:
 
 
 def solve(
-    plan: Plan, world: World, events: EventLog, record: Record, watch: Watch
+    plan: Plan,
+    world: World,
+    events: EventLog,
+    record: Record,
+    watch: Watch,
+    interrupted: Callable[[], bool] = lambda: False,
 ) -> Solution | None:
     """Run a plan's method together with the other ranks; rank 0 gets the solution.
 
@@ -189,13 +194,18 @@ def solve(
     events : EventLog
         Is told what happened when; its clock is set to 0 at the ranks' common start.
     record : callable
-        Takes (n, k, x) of every boundary state u_n^k that this rank keeps, without history: the
-        start states of its slices, and on rank 0 the last one, n = M. None: as in iteration k - 1.
+        Takes (n, k, state) of every boundary state u_n^k, (1 + H, S, *shape), that this rank keeps:
+        the start states of its slices, and on rank 0 the last one, n = M. None: as in iteration
+        k - 1.
     watch : callable
         Takes (n, k, change) on rank 0, see `Problem.watch`.
+    interrupted : callable
+        Tells whether somebody asked this rank to end the run.
 
     Raises
     ------
+    Interrupted
+        If some rank was asked to end.
     NetworkError
         If the network returns NaN or the wrong shape on this rank.
     PeerFailure
@@ -219,7 +229,8 @@ def solve(
             transport,
             events,
             plan.batch_limit,
-            lambda n, k, state: record(n, k, None if state is None else state[0]),
+            record,
+            interrupted,
         )
         METHODS[plan.method](runtime, dataclasses.replace(plan.problem, watch=watch))
     except Exception as error:  # the other ranks have begun and can't be told
@@ -247,7 +258,7 @@ def solve_sequentially(plan: Plan) -> tuple[Tensor, float]:
         Seconds.
     """
     states: dict[int, Tensor | None] = {}
-    problem = dataclasses.replace(plan.problem, ranks=1)
+    problem = dataclasses.replace(plan.problem, ranks=1, restart=None)
     alone = dataclasses.replace(plan, method="sequential", problem=problem)
     solution = solve(
         alone, World(), EventLog(0), lambda n, k, x: states.update({n: x}), lambda n, k, c: None
@@ -255,4 +266,4 @@ def solve_sequentially(plan: Plan) -> tuple[Tensor, float]:
     answer = states[problem.grid.slices]
     assert solution is not None
     assert answer is not None
-    return answer, solution.wall_time
+    return answer[0], solution.wall_time

@@ -51,8 +51,8 @@ def test_the_files_of_a_run_are_complete_and_the_same_on_any_rank_count(sample, 
     assert (found.events["stop"] >= found.events["start"]).all()
     assert np.abs(found.samples - found.sequential).mean() * 127.5 < 0.1
     assert {path.name for path in out.iterdir()} == {
-        "run.h5", "samples.png", "refinement.png", "wavefront.png",
-        *(f"shard-{rank:04d}.h5" for rank in range(ranks)),
+        "run.h5", "manifest.json", "parts", "samples.png", "refinement.png", "wavefront.png",
+        *(f"events-00-{rank:04d}.h5" for rank in range(ranks)),
     }  # fmt: skip
 
 

@@ -14,6 +14,9 @@ kB + M - k evaluations in a row. Placement is the rank on which `coarse` and `co
 A state is x and the history that a multistep fine solver carries. G takes and gives x alone, so
 only x is corrected; the history of u_{n+1}^k is that of f_n^{k-1}, and u_{n+1}^0 has none.
 
+A run that is gone on with begins at iteration k0 with the states u_n^k0, n >= k0. That is all it
+needs: g_n^k0 is made anew, and what follows does not ask for more.
+
 None stands for "did not move": as a boundary state, and as the f and g that follow from it.
 """
 
@@ -21,6 +24,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from pint_diffusion.convergence import Outcome
@@ -34,6 +38,8 @@ def parareal(runtime: Runtime, problem: Problem) -> None:
     """Start the coroutines of this rank."""
     fine, coarse, owner = problem.fine, problem.coarse, problem.owner
     slices, last = problem.grid.slices, problem.max_iterations
+    restart = problem.restart
+    k0 = restart.k if restart else 0
     at_slice = problem.placement == "slice"
     share = at_slice and problem.evaluates_alike  # G's only evaluation is F's first
 
@@ -56,10 +62,10 @@ def parareal(runtime: Runtime, problem: Problem) -> None:
     change = runtime.cells(notes, maker, lambda n: [0])
 
     async def start() -> None:
-        u[0, 0] = fine.start(problem.noise)
+        u[k0, k0] = restart.state(k0) if restart else fine.start(problem.noise)
 
     async def solve(n: int) -> None:
-        for k in range(min(n, last) + 1):
+        for k in range(k0, min(n, last) + 1):
             state = await u[n, k]
             if share:
                 runtime.spawn(owner(n), solve_both, n, k, state)
@@ -70,7 +76,7 @@ def parareal(runtime: Runtime, problem: Problem) -> None:
         f[n, k] = None if state is None else await fine(ask_fine(n, k), state, n, k)
 
     async def sweep(n: int) -> None:
-        for k in range(min(n, last) + 1):
+        for k in range(k0, min(n, last) + 1):
             runtime.spawn(corrector(n), solve_coarse, n, k, await u[n, k])
 
     async def solve_coarse(n: int, k: int, state: Tensor | None) -> None:
@@ -99,11 +105,11 @@ def parareal(runtime: Runtime, problem: Problem) -> None:
         return Ask("fine", n, k, meet=meet)
 
     async def correct(n: int) -> None:
-        g_old = await g[n, 0]
-        assert g_old is not None  # iteration 0 made them all
+        g_old = await g[n, k0]
+        assert g_old is not None  # the first iteration made them all
         f_old: Tensor | None = None
-        new = u[n + 1, 0] = fine.start(g_old[0])
-        for k in range(1, min(n + 1, last) + 1):
+        new = u[n + 1, k0] = restart.state(n + 1) if restart else fine.start(g_old[0])
+        for k in range(k0 + 1, min(n + 1, last) + 1):
             g_new = await g[n, k] if k <= n else None
             f_new = await f[n, k - 1]
             f_old = f_old if f_new is None else f_new
@@ -120,32 +126,38 @@ def parareal(runtime: Runtime, problem: Problem) -> None:
             change[n + 1, k] = problem.stop_rule.change(new[0], old[0]) if at_end else None
 
     async def watch(n: int) -> None:
-        for k in range(1, min(n, last) + 1):
+        for k in range(k0 + 1, min(n, last) + 1):
             problem.watch(n, k, await change[n, k])
 
     async def judge() -> None:
-        await u[slices, 0]
-        problem.watch(slices, 0, None)
-        changes = []
-        for k in range(1, last + 1):
+        await u[slices, k0]
+        changes = list(restart.changes) if restart else []
+        problem.watch(slices, k0, torch.from_numpy(changes[-1]) if changes else None)
+        k = k0
+        while not (outcome := decide(k, changes)):
+            k += 1
             await u[slices, k]
             moved = await change[slices, k]
             assert moved is not None
             problem.watch(slices, k, moved)
             changes.append(moved.numpy())
-            stopped_at = problem.stop_rule.stopped_at(changes)
-            exact = k == slices
-            if exact or k == last or stopped_at.all():
-                converged = exact or bool(stopped_at.all())
-                break
-        runtime.finish(Outcome(k, converged, exact, np.array(changes), stopped_at))
+        runtime.finish(outcome)
 
-    runtime.spawn(0, start)
-    for n in range(slices):
+    def decide(k: int, changes: list[NDArray[np.float64]]) -> Outcome | None:
+        if k == 0:
+            return None
+        stopped_at = problem.stop_rule.stopped_at(changes)
+        exact = k == slices
+        if not (exact or k >= last or stopped_at.all()):
+            return None
+        return Outcome(k, exact or bool(stopped_at.all()), exact, np.array(changes), stopped_at)
+
+    runtime.spawn(maker(k0), start)
+    for n in range(k0, slices):
         runtime.spawn(owner(n), solve, n)
         if not share:
             runtime.spawn(corrector(n), sweep, n)
         runtime.spawn(corrector(n), correct, n)
-    for n in range(1, slices):
+    for n in range(k0 + 1, slices):
         runtime.spawn(0, watch, n)
     runtime.spawn(0, judge)

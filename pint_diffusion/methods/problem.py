@@ -6,12 +6,33 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from pint_diffusion.convergence import StopRule
 from pint_diffusion.grid import TimeGrid
 from pint_diffusion.runtime.requests import Layout
 from pint_diffusion.solvers import Propagator
+
+
+@dataclass(frozen=True)
+class Restart:
+    """Iteration k of a run that is gone on with.
+
+    Attributes
+    ----------
+    k : int
+        The iteration.
+    state : callable
+        n -> u_n^k, (1 + H, S, *shape), for the n >= k that this rank makes.
+    changes : list of array, each of shape (S,)
+        Change of the last boundary state at iterations 1 .. k.
+    """
+
+    k: int
+    state: Callable[[int], Tensor]
+    changes: list[NDArray[np.float64]]
 
 
 @dataclass(frozen=True)
@@ -39,6 +60,8 @@ class Problem:
     watch : callable
         Rank 0 calls it with (n, k, change) for each boundary state u_n^k that was made; change is
         (S,) on the [0, 255] scale for n = M and k > 0, else None.
+    restart : Restart, optional
+        Where to go on from; from the noise if there is none.
     """
 
     noise: Tensor
@@ -50,6 +73,7 @@ class Problem:
     stop_rule: StopRule
     ranks: int
     watch: Callable[[int, int, Tensor | None], None]
+    restart: Restart | None = None
 
     @property
     def grid(self) -> TimeGrid:

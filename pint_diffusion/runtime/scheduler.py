@@ -15,7 +15,7 @@ from typing import Any
 from torch import Tensor
 
 from pint_diffusion.convergence import Outcome
-from pint_diffusion.errors import PeerFailure, TransportError
+from pint_diffusion.errors import Interrupted, PeerFailure, TransportError
 from pint_diffusion.runtime.evaluator import Evaluator
 from pint_diffusion.runtime.events import Event, EventLog
 from pint_diffusion.runtime.requests import Cells, Clock, EvaluateRequest, Key, Layout
@@ -23,6 +23,9 @@ from pint_diffusion.runtime.transport import Control, Message, Transport
 
 PATIENCE = 0.5
 """A call may be held back by this share of the last call's length for a value that is due."""
+
+LONGEST_SLEEP = 0.2
+"""Seconds after which a rank that waits looks whether somebody asked it to end."""
 
 Record = Callable[[int, int, Tensor | None], None]
 
@@ -57,6 +60,8 @@ class Runtime:
         Most evaluations in one network call; None for no limit, 1 turns batching off.
     record : callable
         Takes (n, k, value) of every value that this rank keeps.
+    interrupted : callable
+        Tells whether somebody asked this rank to end the run.
     """
 
     def __init__(
@@ -68,6 +73,7 @@ class Runtime:
         events: EventLog,
         batch_limit: int | None,
         record: Record,
+        interrupted: Callable[[], bool] = lambda: False,
     ) -> None:
         self.rank = rank
         self.size = size
@@ -79,6 +85,7 @@ class Runtime:
         self._events = events
         self._batch_limit = batch_limit
         self._record = record
+        self._interrupted = interrupted
         self._cells: list[Cells] = []
         self._ready: deque[tuple[Task, Any]] = deque()
         self._pending: list[tuple[Task, EvaluateRequest]] = []
@@ -129,6 +136,8 @@ class Runtime:
         ------
         PeerFailure
             If another rank failed.
+        Interrupted
+            If some rank was asked to end the run.
         TransportError
             If messages can no longer be moved; the other ranks do not know.
         Exception
@@ -139,6 +148,9 @@ class Runtime:
                 self._advance()
                 if self._stopped:
                     break
+                if self._interrupted():
+                    self._tell_all(Control.INTERRUPT)
+                    raise Interrupted("interrupted by a signal")
                 if self._take_in(0.0):
                     continue
                 batch = self._choose()
@@ -148,7 +160,7 @@ class Runtime:
                     self._idle(None)
         except TransportError:
             raise
-        except PeerFailure:
+        except (PeerFailure, Interrupted):
             self._abandon()
             raise
         except (Exception, SystemExit) as error:
@@ -228,8 +240,13 @@ class Runtime:
             self._ready.append((task, prediction))
 
     def _idle(self, timeout: float | None) -> None:
+        """Sleep until something has arrived, or for ``timeout`` seconds, or until interrupted."""
         start = self._events.now()
-        self._take_in(timeout)
+        if timeout is not None:
+            self._take_in(timeout)
+        else:
+            while not self._take_in(LONGEST_SLEEP) and not self._interrupted():
+                pass
         self._events.add(Event(-1, -1, "wait", start, self._events.now()))
 
     # ---- values ----------------------------------------------------------------------------
@@ -273,6 +290,8 @@ class Runtime:
                 self._stopped = True
             elif key.cells == Control.FAILURE:
                 raise PeerFailure(f"rank {key.n} failed")
+            elif key.cells == Control.INTERRUPT:
+                raise Interrupted(f"rank {key.n} was interrupted by a signal")
             else:
                 cells = self._cells[key.cells]
                 self._deliver(cells, key, message.clock, self._unpack(cells, message.data))

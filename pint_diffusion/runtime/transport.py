@@ -18,6 +18,8 @@ class Control(IntEnum):
     """The run is decided; everything under way is speculation beyond the answer."""
     FAILURE = -2
     """The sender can't go on; its error is told once the messages are drained."""
+    INTERRUPT = -3
+    """The sender was asked to end the run."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ class LocalTransport:
 
     def receive(self, timeout: float | None) -> list[Message]:
         """Nothing ever arrives; to wait for it would be for ever."""
-        if timeout is None:
+        if timeout != 0:
             raise RuntimeError("every coroutine awaits a value that nobody makes")
         return []
 

@@ -14,8 +14,22 @@ from pint_diffusion.convergence import Outcome
 from pint_diffusion.errors import InputError, StoreError
 from pint_diffusion.runtime.events import EventLog, Tally
 from pint_diffusion.runtime.world import World
+from pint_diffusion.store.manifest import MANIFEST, Manifest
 from pint_diffusion.store.master import MASTER, Master
-from pint_diffusion.store.shard import ShardWriter
+from pint_diffusion.store.part import FOLDER
+from pint_diffusion.store.writer import Writer, events_name
+
+OF_A_RUN = (
+    MASTER,
+    MANIFEST,
+    f"{FOLDER}/*.h5",
+    f"{FOLDER}/*.new",
+    "events-*.h5",
+    "samples.png",
+    "refinement.png",
+    "wavefront.png",
+)
+"""Files of a run, which --force deletes."""
 
 
 def clear_folder(folder: Path, force: bool) -> None:
@@ -33,7 +47,7 @@ def clear_folder(folder: Path, force: bool) -> None:
                 f"--out {folder} is not empty: give another folder, or --force to overwrite "
                 "the run in it"
             )
-        for pattern in (MASTER, "shard-*.h5", "samples.png", "refinement.png", "wavefront.png"):
+        for pattern in OF_A_RUN:
             for old in folder.glob(pattern):
                 old.unlink()
         probe = folder / f".write-test-{os.getpid()}"
@@ -44,14 +58,22 @@ def clear_folder(folder: Path, force: bool) -> None:
 
 
 class RunFolder:
-    """The shard of this rank, on rank 0 the master too; every rank makes one at the same time.
+    """What this rank writes of a run; every rank makes one at the same time.
 
-    On leaving, whatever happened, the shard is closed, so that what was computed can be read.
+    On leaving, whatever happened, the writing thread ends, so that what was computed can be read.
 
     Parameters
     ----------
     master : Master
         What the master file says before the first iteration.
+    manifest : Manifest
+        What is on disk already.
+    segment : int
+        Which start of the run this is.
+    first : int
+        Iterations before this one are on disk already.
+    keep_all : bool
+        Keep the boundary states of every iteration.
     world : World
         The processes of the run.
     events : EventLog
@@ -63,30 +85,42 @@ class RunFolder:
         On every rank, if a file can't be made.
     """
 
-    def __init__(self, master: Master, world: World, events: EventLog) -> None:
+    def __init__(
+        self,
+        master: Master,
+        manifest: Manifest,
+        segment: int,
+        first: int,
+        keep_all: bool,
+        world: World,
+        events: EventLog,
+    ) -> None:
         self._master = master
+        self._manifest = manifest
+        self._segment = segment
+        self._first = first
+        self._keep_all = keep_all
         self._world = world
-        self._events = events
         self._answers: dict[int, Tensor] = {}
         if world.rank == 0:
+            (master.folder / FOLDER).mkdir(exist_ok=True)
+            self._manifest.write()
             master.write()
         world.barrier()
-        self._shard = world.agree(self._open)
+        slices = range(world.rank, master.grid.slices, world.size)
+        self._events = events
+        self._writer = world.agree(lambda: self._open(slices))
 
-    def _open(self) -> ShardWriter:
-        master = self._master
-        if not (master.folder / MASTER).is_file():
+    def _open(self, slices: range) -> Writer:
+        folder = self._master.folder
+        if not (folder / MASTER).is_file():
             raise InputError(
-                f"--out {master.folder} is not rank 0's folder here, on {self._world.host}: give "
+                f"--out {folder} is not rank 0's folder here, on {self._world.host}: give "
                 "the absolute path of a folder on a file system that all ranks share"
             )
-        try:
-            kept = master.shards[self._world.rank]
-            return ShardWriter(
-                master.folder, kept, master.limit, master.state, master.dtype, self._events
-            )
-        except (OSError, ValueError) as error:
-            raise InputError(f"--out {master.folder} can't be written: {error}") from None
+        if not os.access(folder / FOLDER, os.W_OK):
+            raise InputError(f"--out {folder} can't be written on {self._world.host}")
+        return Writer(folder, self._segment, self._world.rank, slices, self._events, self._first)
 
     def __enter__(self) -> RunFolder:
         return self
@@ -94,18 +128,28 @@ class RunFolder:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    @property
+    def path(self) -> Path:
+        """The folder."""
+        return self._master.folder
+
+    @property
+    def reached(self) -> int:
+        """Newest complete iteration, -1 if there is none. Rank 0 only."""
+        return max(self._manifest.rows, default=-1)
+
     def close(self) -> None:
-        """Write what is left to this rank's shard and close it."""
-        self._shard.close()
+        """Write what is left."""
+        self._writer.close()
 
     def record(self, n: int, k: int, state: Tensor | None) -> None:
-        """Keep u_n^k, (S, *shape); None: as in iteration k - 1."""
+        """Keep u_n^k, (1 + H, S, *shape); None: as in iteration k - 1."""
         if n == self._master.grid.slices:
-            self._answers[k] = self._answers[k - 1] if state is None else state
-        self._shard.record(n, k, state)
+            self._answers[k] = self._answers[k - 1] if state is None else state[0]
+        self._writer.record(n, k, state)
 
     def iteration_done(self, k: int, moved: NDArray[Any] | None) -> None:
-        """Write the master anew: u_M^k is there, and moved by (S,). Rank 0 only."""
+        """Write master and manifest anew: u_M^k is there, and moved by (S,). Rank 0 only."""
         answer = self._answers[k]
         self._answers.pop(k - 1, None)
 
@@ -115,25 +159,22 @@ class RunFolder:
                 master.change.append(moved)
             master.iterations = master.facts["iterations"] = k
             master.samples = answer.cpu().numpy()
-            master.write()
+            self._write()
 
-        self._shard.do(update)
+        self._writer.do(update)
 
-    def fail(self, cause: str) -> None:
-        """Close every shard and let the master say why the run failed and show what there is."""
+    def end(self, status: str) -> None:
+        """Close every rank's files, and let the master say how the run ended; on every rank."""
         with contextlib.suppress(StoreError):  # one reason is enough
             self.close()
-        reached = self._world.gather(self._shard.iterations)
-        counts = self._world.gather(self._shard.event_rows)
+        self._world.barrier()
         if self._world.rank == 0:
-            master = self._master
-            master.iterations, master.event_counts = max(reached), counts
-            master.facts["status"] = f"failed: {cause}"
+            self._master.facts["status"] = status
             with contextlib.suppress(OSError):
-                master.write()
+                self._write()
 
     def finish(self, outcome: Outcome, figures: dict[str, Any], tallies: list[Tally]) -> None:
-        """Write the master for good, once every shard is closed. Rank 0 only."""
+        """Write the master for good, once every rank's files are closed. Rank 0 only."""
         master = self._master
         master.sequential = figures.pop("sequential", None)
         master.facts |= figures | {
@@ -145,5 +186,17 @@ class RunFolder:
         master.iterations = outcome.iterations
         master.change = list(outcome.changes)
         master.stopped_at = outcome.stopped_at
-        master.event_counts = [tally.rows for tally in tallies]
+        for rank, tally in enumerate(tallies):
+            master.events[events_name(self._segment, rank)] = tally.rows
+        self._write()
+
+    def _write(self) -> None:
+        master, manifest = self._master, self._manifest
+        manifest.extend(self._segment, master.grid.slices, self._world.size)
+        manifest.changes = [row.tolist() for row in master.change]
+        manifest.write()
+        if self._keep_all:
+            master.rows = manifest.rows
+        else:
+            manifest.drop_old()
         master.write()

@@ -1,8 +1,8 @@
-"""The master file of a run, ``run.h5``: it joins the ranks' shards and says what was run."""
+"""The master file of a run, ``run.h5``: it joins the ranks' parts and says what was run."""
 
 from __future__ import annotations
 
-import os
+import io
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,14 +13,14 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
-from pint_diffusion.errors import InputError
+from pint_diffusion.errors import InputError, StoreError
 from pint_diffusion.grid import TimeGrid
 from pint_diffusion.runtime.events import EVENT_DTYPE
+from pint_diffusion.store.part import FOLDER, PartName, check_part, replace_file
 from pint_diffusion.store.record import RunRecord
-from pint_diffusion.store.shard import shard_name
 
 MASTER = "run.h5"
-FORMAT = 1
+FORMAT = 2
 """Version of the file format, raised when a reader of the old one would go wrong."""
 
 
@@ -34,10 +34,6 @@ class Master:
         Folder of the run.
     grid : TimeGrid
         Levels and slices.
-    shards : mapping of int to list of int
-        Rank to the boundaries n that its shard keeps.
-    limit : int
-        Most iterations of the run: the shards have room for this many.
     state : tuple of int
         Shape of one boundary state, (S, *shape).
     dtype : str
@@ -52,14 +48,16 @@ class Master:
         (S,) for each iteration so far.
     stopped_at : array or None, shape (S,)
         Each sample's stopping iteration.
-    event_counts : list of int
-        Rows in each shard's event table; empty while they still grow.
+    rows : mapping of int to mapping of PartName to list of int
+        Iterations whose boundary states are shown, see `Manifest`.
+    history : int
+        H, tensors that a state has beside x.
+    events : dict of str to int
+        Event files and their rows.
     """
 
     folder: Path
     grid: TimeGrid
-    shards: Mapping[int, list[int]]
-    limit: int
     state: tuple[int, ...]
     dtype: str
     facts: dict[str, Any]
@@ -68,12 +66,14 @@ class Master:
     sequential: NDArray[Any] | None = None
     change: list[NDArray[np.float64]] = field(default_factory=list)
     stopped_at: NDArray[np.int32] | None = None
-    event_counts: list[int] = field(default_factory=list)
+    rows: Mapping[int, Mapping[PartName, list[int]]] = field(default_factory=dict)
+    history: int = 0
+    events: dict[str, int] = field(default_factory=dict)
 
     def write(self) -> None:
         """Replace the file; a reader sees the old one or the new one, never half of one."""
-        new = self.folder / (MASTER + ".new")
-        with h5py.File(new, "w", locking="best-effort") as file:
+        image = io.BytesIO()
+        with h5py.File(image, "w") as file:
             file.attrs["format"] = FORMAT
             for name, value in self.facts.items():
                 file.attrs[name] = value
@@ -84,41 +84,31 @@ class Master:
             for name in ("samples", "sequential", "stopped_at"):
                 if (array := getattr(self, name)) is not None:
                     file[name] = array
-            if self.iterations >= 0 and any(self.shards.values()):
+            if self.iterations >= 0 and self.rows:
                 self._join_boundary(file)
-            if self.event_counts:
+            if self.events:
                 self._join_events(file)
-            file.flush()
-        with open(new, "rb") as written:
-            os.fsync(written.fileno())
-        os.replace(new, self.folder / MASTER)
-        folder = os.open(self.folder, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        replace_file(self.folder / MASTER, image.getbuffer())
 
     def _join_boundary(self, file: h5py.File) -> None:
-        """Map u_n^k to its shard; a retired slice (k > n) shows its last state, u_n^n."""
+        """Map u_n^k, n >= k, to its part; the rest is NaN."""
         layout = h5py.VirtualLayout(
             (self.iterations + 1, self.grid.slices + 1, *self.state), self.dtype
         )
-        for rank, boundaries in self.shards.items():
-            room = (self.limit + 1, len(boundaries), *self.state)
-            source = h5py.VirtualSource(shard_name(rank), "boundary", shape=room)
-            for column, n in enumerate(boundaries):
-                moving = min(n, self.iterations) + 1
-                layout[:moving, n] = source[:moving, column]
-                for k in range(moving, self.iterations + 1):
-                    layout[k, n] = source[n, column]
+        for k in range(self.iterations + 1):
+            for part, slices in self.rows.get(k, {}).items():
+                room = (len(slices), 1 + self.history, *self.state)
+                source = h5py.VirtualSource(f"{FOLDER}/{part}", "states", shape=room)
+                stride = slices[1] - slices[0] if len(slices) > 1 else 1
+                layout[k, slices[0] : slices[-1] + 1 : stride] = source[:, 0]
         file.create_virtual_dataset("boundary", layout, fillvalue=np.nan)
 
     def _join_events(self, file: h5py.File) -> None:
-        layout = h5py.VirtualLayout((sum(self.event_counts),), EVENT_DTYPE)
+        layout = h5py.VirtualLayout((sum(self.events.values()),), EVENT_DTYPE)
         first = 0
-        for rank, count in enumerate(self.event_counts):
+        for name, count in self.events.items():
             if count:
-                source = h5py.VirtualSource(shard_name(rank), "events", shape=(count,))
+                source = h5py.VirtualSource(name, "events", shape=(count,))
                 layout[first : first + count] = source
                 first += count
         file.create_virtual_dataset("events", layout)
@@ -140,11 +130,13 @@ def read_run(folder: Path) -> RunRecord:
         with h5py.File(path, "r", locking="best-effort") as file:
             if "samples" not in file:
                 raise InputError(f"the run in {folder} has no samples yet: {file.attrs['status']}")
-            for rank in range(int(file.attrs["ranks"])):
-                _check_shard(path.parent / shard_name(rank))
+            for name in _joined(file):
+                _check_part(path.parent / name)
             optional = {
                 name: file[name][:] if name in file else None for name in ("boundary", "sequential")
             }
+            if optional["boundary"] is not None:
+                _show_retired(optional["boundary"])
             facts = {name: _plain(value) for name, value in file.attrs.items()}
             return RunRecord(
                 samples=file["samples"][:],
@@ -159,17 +151,28 @@ def read_run(folder: Path) -> RunRecord:
                 facts=facts,
                 **optional,
             )
-    except (OSError, KeyError, ValueError, yaml.YAMLError) as error:
+    except (OSError, KeyError, ValueError, yaml.YAMLError, StoreError) as error:
         raise InputError(f"{path} can't be read: {error}") from None
 
 
-def _check_shard(path: Path) -> None:
-    """Refuse a shard that is not there or can't be opened: HDF5 may show fill values instead."""
+def _joined(file: h5py.File) -> list[str]:
+    """Names of the files that the virtual datasets show."""
+    shown = (file[name].virtual_sources() for name in ("boundary", "events") if name in file)
+    return sorted({source.file_name for sources in shown for source in sources})
+
+
+def _check_part(path: Path) -> None:
+    """Refuse a file that is not there or was changed: HDF5 would show fill values instead."""
     if not path.is_file():
         raise InputError(f"{path} is missing")
-    with h5py.File(path, "r", locking="best-effort") as shard:
-        if "events" not in shard:
-            raise InputError(f"{path} is not the shard of a run")
+    if (part := PartName.parse(path.name)) is not None:
+        check_part(path, part)
+
+
+def _show_retired(boundary: NDArray[Any]) -> None:
+    """Fill in u_n^k for k > n: the last state of a retired slice, u_n^n."""
+    for k in range(1, len(boundary)):
+        boundary[k, :k] = boundary[k - 1, :k]
 
 
 def _plain(value: Any) -> Any:

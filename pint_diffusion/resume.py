@@ -1,0 +1,141 @@
+"""Going on with a run: what may differ, and where to begin."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import torch
+import yaml
+from torch import Tensor
+
+from pint_diffusion.config import Settings, parse
+from pint_diffusion.errors import InputError
+from pint_diffusion.grid import TimeGrid
+from pint_diffusion.models.denoiser import Denoiser
+from pint_diffusion.store.manifest import Manifest, parts_of
+from pint_diffusion.store.master import MASTER
+
+MAY_DIFFER = (
+    *("tolerance", "max_iterations", "placement", "batching", "device", "threads", "transport"),
+    *("warmup", "verify", "out", "force", "config", "print_config"),
+)
+"""Settings that change when or where something is computed, or how long, but not what."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """Where a run can be gone on with.
+
+    Attributes
+    ----------
+    manifest : Manifest
+        What is on disk.
+    segment : int
+        Number of the next segment.
+    k : int or None
+        Newest complete iteration; None: begin anew.
+    """
+
+    manifest: Manifest
+    segment: int
+    k: int | None
+
+
+def settings_of(folder: Path, flags: Sequence[str]) -> Settings:
+    """Return the settings of a run, with what flags say of those that may differ.
+
+    Raises
+    ------
+    InputError
+        If there is no run, or if a flag would make it another one.
+    """
+    facts, _, bounds = _read(folder)
+    config = {name: value for name, value in facts.items() if name not in ("out", "force")}
+    before = Settings(**config)
+    settings = parse(Settings, flags, **config)
+    for name in Settings.model_fields:
+        old, new = getattr(before, name), getattr(settings, name)
+        if name not in MAY_DIFFER and old != new:
+            raise InputError(
+                f"--{name.replace('_', '-')} is {new}, but the run in {folder} has {old}: leave it "
+                "out, or begin another run"
+            )
+    return settings.model_copy(update={"out": folder, "bounds": bounds, "slices": None})
+
+
+def find(folder: Path, grid: TimeGrid, identity: str) -> Found:
+    """Find where to go on from, and delete what came after it. Rank 0 only.
+
+    Raises
+    ------
+    InputError
+        If the run has another network or another grid, or its manifest can't be read.
+    """
+    _, master, _ = _read(folder)
+    if master["fingerprint"] != identity:
+        raise InputError(
+            f"the network is not the one of the run in {folder}: its weights or its predictions "
+            "differ, so begin another run"
+        )
+    levels = np.array([(level.t, level.alpha_bar) for level in grid.levels])
+    if not np.array_equal(levels, master["levels"]):
+        raise InputError(
+            f"the noise levels are not those of the run in {folder}: the network's schedule or the "
+            "grid file has changed, so begin another run"
+        )
+    manifest = Manifest.read(folder)
+    segment = 1 + max((part.segment for part in parts_of(folder)), default=-1)
+    problems: list[str] = []
+    k = manifest.newest(problems)
+    for problem in problems:
+        print(f"pint-diffusion: note: {problem}; an earlier one is used", file=sys.stderr)
+    manifest.go_back(-1 if k is None else k)
+    return Found(manifest, segment, k)
+
+
+def fingerprint(denoiser: Denoiser) -> str:
+    """Digest of what a network is: its kind and shape, and all arrays and weights it holds."""
+    digest = hashlib.sha256(repr((denoiser.prediction, denoiser.shape)).encode())
+    for name, array in _arrays(denoiser, 3):
+        digest.update(f"{name} {array.dtype} {array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
+
+
+def _arrays(thing: Any, depth: int) -> Iterator[tuple[str, np.ndarray]]:
+    if isinstance(thing, Tensor):
+        whole = thing.detach().cpu()
+        yield "", (whole.float() if whole.dtype == torch.bfloat16 else whole).numpy()
+    elif isinstance(thing, np.ndarray):
+        yield "", thing
+    elif isinstance(thing, torch.nn.Module):
+        for name, weight in sorted(thing.state_dict().items()):
+            yield from ((name, array) for _, array in _arrays(weight, 0))
+    elif depth and hasattr(thing, "__dict__"):
+        for name, part in sorted(vars(thing).items()):
+            yield from ((f"{name}.{rest}", array) for rest, array in _arrays(part, depth - 1))
+
+
+def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Any], tuple[int, ...]]:
+    """Return configuration, facts and slice boundaries of a run."""
+    path = folder / MASTER
+    if not path.is_file():
+        raise InputError(f"{folder} holds no run: there is no {MASTER} in it")
+    try:
+        with h5py.File(path, "r", locking="best-effort") as file:
+            config = yaml.safe_load(file.attrs["config"])
+            grid = np.stack([file["grid/t"][:], file["grid/alpha_bar"][:]], axis=1)
+            facts = {"fingerprint": file.attrs["fingerprint"], "levels": grid}
+            bounds = tuple(int(n) for n in file["grid/slices"][:])
+    except (OSError, KeyError, ValueError, TypeError, yaml.YAMLError) as error:
+        raise InputError(f"{path} can't be read: {error}") from None
+    if not isinstance(config, dict):
+        raise InputError(f"{path} can't be read: its settings are no settings")
+    return config, facts, bounds

@@ -1,0 +1,163 @@
+"""The manifest of a run: which iterations are on disk as a whole, and where."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Container
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pint_diffusion.errors import InputError, StoreError
+from pint_diffusion.store.part import FOLDER, PartName, check_part, read_part, replace_file
+
+MANIFEST = "manifest.json"
+GENERATIONS = 2
+"""Complete iterations that are kept where only the last state is wanted."""
+
+
+@dataclass
+class Manifest:
+    """Complete iterations, oldest first, and what is known of them.
+
+    Attributes
+    ----------
+    folder : Path
+        Folder of the run.
+    rows : dict of int to dict of PartName to list of int
+        Iteration k -> the parts that together hold u_n^k for every n >= k, and their n.
+    changes : list of list of float
+        Change of every sample at iterations 1, 2, ..., as far as decided.
+    """
+
+    folder: Path
+    rows: dict[int, dict[PartName, list[int]]]
+    changes: list[list[float]]
+
+    @classmethod
+    def read(cls, folder: Path) -> Manifest:
+        """Read the manifest of a run.
+
+        Raises
+        ------
+        InputError
+            If there is none, or if it can't be understood.
+        """
+        path = folder / MANIFEST
+        try:
+            told = json.loads(path.read_text(encoding="utf-8"))
+            rows: dict[int, dict[PartName, list[int]]] = {}
+            for k, parts in told["rows"].items():
+                rows[int(k)] = {}
+                for name, slices in parts.items():
+                    if (part := PartName.parse(name)) is None:
+                        raise ValueError(f"{name} is not the name of a part")
+                    rows[int(k)][part] = [int(n) for n in slices]
+            changes = [[float(one) for one in row] for row in told["changes"]]
+            return cls(folder, dict(sorted(rows.items())), changes)
+        except FileNotFoundError:
+            raise InputError(f"{folder} has no {MANIFEST}: no run was begun there") from None
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise InputError(f"{path} can't be read: {error}") from None
+
+    def write(self) -> None:
+        """Replace the file."""
+        told: dict[str, Any] = {
+            "rows": {
+                k: {str(part): slices for part, slices in parts.items()}
+                for k, parts in self.rows.items()
+            },
+            "changes": self.changes,
+        }
+        replace_file(self.folder / MANIFEST, json.dumps(told, indent=1).encode())
+
+    def extend(self, segment: int, slices: int, ranks: int) -> bool:
+        """Take in iterations of a segment that have become complete; tell whether any had.
+
+        Parameters
+        ----------
+        segment : int
+            The one that is being written.
+        slices, ranks : int
+            M and R: slice n is written by rank n modulo R.
+        """
+        found: dict[int, dict[tuple[int, str], PartName]] = {}
+        for part in parts_of(self.folder):
+            if part.segment == segment and part.k not in self.rows:
+                found.setdefault(part.k, {})[part.rank, part.group] = part
+        complete = {}
+        for k, parts in sorted(found.items()):
+            wanted = needed(k, slices, ranks)
+            if parts.keys() >= wanted.keys():
+                complete[k] = {parts[key]: where for key, where in wanted.items()}
+        self.rows |= complete
+        return bool(complete)
+
+    def drop_old(self) -> None:
+        """Forget all but the newest iterations, and delete their files once that is written."""
+        old = sorted(self.rows)[:-GENERATIONS]
+        parts = [part for k in old for part in self.rows.pop(k)]
+        if parts:
+            self.write()
+        for part in parts:
+            (self.folder / FOLDER / str(part)).unlink(missing_ok=True)
+
+    def newest(self, problems: list[str]) -> int | None:
+        """Return the newest iteration whose parts are all whole, None if there is none.
+
+        Why newer ones are not is added to ``problems``.
+        """
+        for k in sorted(self.rows, reverse=True):
+            if k > len(self.changes):
+                continue  # its change was not decided yet
+            try:
+                for part in self.rows[k]:
+                    check_part(self.folder / FOLDER / str(part), part)
+                return k
+            except StoreError as error:
+                problems.append(str(error))
+        return None
+
+    def states(self, k: int, wanted: Container[int]) -> dict[int, NDArray[np.floating]]:
+        """Read u_n^k, (1 + H, S, *shape) each, for the n that are wanted.
+
+        Raises
+        ------
+        StoreError
+            If a part is missing, torn or changed.
+        """
+        states: dict[int, NDArray[np.floating]] = {}
+        for part, slices in self.rows[k].items():
+            if any(n in wanted for n in slices):
+                states |= read_part(self.folder, part)
+        return {n: state for n, state in states.items() if n in wanted}
+
+    def go_back(self, k: int) -> None:
+        """Forget the iterations after ``k``, and delete the parts that no iteration needs."""
+        self.rows = {row: parts for row, parts in self.rows.items() if row <= k}
+        self.changes = self.changes[: max(k, 0)]
+        self.write()
+        kept = {part for parts in self.rows.values() for part in parts}
+        for part in parts_of(self.folder):
+            if part not in kept:
+                (self.folder / FOLDER / str(part)).unlink(missing_ok=True)
+
+
+def needed(k: int, slices: int, ranks: int) -> dict[tuple[int, str], list[int]]:
+    """Return (rank, group) of the parts that iteration ``k`` has, and their n.
+
+    Retired slices, n < k, have none.
+    """
+    owned: dict[tuple[int, str], list[int]] = {}
+    for n in range(k, slices):
+        owned.setdefault((n % ranks, "a"), []).append(n)
+    return owned | {(0, "b"): [slices]}
+
+
+def parts_of(folder: Path) -> list[PartName]:
+    """Names of the parts in a run's folder."""
+    names = (PartName.parse(path.name) for path in (folder / FOLDER).iterdir())
+    return sorted(name for name in names if name is not None)

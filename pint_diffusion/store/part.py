@@ -1,0 +1,133 @@
+"""Parts: immutable files with the boundary states of one rank at one iteration.
+
+A part is built in memory, written under another name, synced and renamed, so that a file with the
+name of a part is whole. Its name holds the digest of its bytes: a part can be checked without any
+other file, and a torn or changed one is never taken for whole.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from pint_diffusion.errors import StoreError
+
+FOLDER = "parts"
+_NAME = re.compile(r"(\d{2})-(\d{4})-(\d{4})-([ab])-([0-9a-f]{16})\.h5")
+_DIGITS = 16
+
+
+@dataclass(frozen=True, order=True)
+class PartName:
+    """What the name of a part says.
+
+    Attributes
+    ----------
+    segment : int
+        Which start of the run wrote it: 0, and one more for every resume.
+    k : int
+        Iteration.
+    rank : int
+        Who wrote it.
+    group : {"a", "b"}
+        "a": start states of the rank's slices; "b": the last boundary state, of rank 0.
+    digest : str
+        First hexadecimal digits of the SHA-256 of its bytes.
+    """
+
+    segment: int
+    k: int
+    rank: int
+    group: str
+    digest: str
+
+    @classmethod
+    def parse(cls, name: str) -> PartName | None:
+        """Read a file name; None if it is not that of a part."""
+        if (found := _NAME.fullmatch(name)) is None:
+            return None
+        segment, k, rank, group, digest = found.groups()
+        return cls(int(segment), int(k), int(rank), group, digest)
+
+    def __str__(self) -> str:
+        return f"{self.segment:02d}-{self.k:04d}-{self.rank:04d}-{self.group}-{self.digest}.h5"
+
+
+def write_part(
+    folder: Path,
+    segment: int,
+    k: int,
+    rank: int,
+    group: str,
+    states: Mapping[int, NDArray[np.floating]],
+) -> PartName:
+    """Write states u_n^k, (1 + H, S, *shape) each, by their n; the file is whole or not there.
+
+    Raises
+    ------
+    OSError
+        If it can't be written.
+    """
+    image = io.BytesIO()
+    with h5py.File(image, "w") as file:
+        file.attrs["iteration"] = k
+        file["slices"] = np.array(list(states), dtype=np.int64)
+        file["states"] = np.stack(list(states.values()))
+    content = image.getbuffer()
+    name = PartName(segment, k, rank, group, hashlib.sha256(content).hexdigest()[:_DIGITS])
+    replace_file(folder / FOLDER / str(name), content)
+    return name
+
+
+def read_part(folder: Path, name: PartName) -> dict[int, NDArray[np.floating]]:
+    """Read the states of a part, by their n.
+
+    Raises
+    ------
+    StoreError
+        If it is missing, torn or changed.
+    """
+    content = check_part(folder / FOLDER / str(name), name)
+    with h5py.File(io.BytesIO(content), "r") as file:
+        return dict(zip(file["slices"][:].tolist(), file["states"][:], strict=True))
+
+
+def check_part(path: Path, name: PartName) -> bytes:
+    """Return the content of a part.
+
+    Raises
+    ------
+    StoreError
+        If it is missing, torn or changed.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise StoreError(f"{path} can't be read: {error.strerror}") from None
+    if hashlib.sha256(content).hexdigest()[:_DIGITS] != name.digest:
+        raise StoreError(f"{path} is torn or was changed: its digest is not the one in its name")
+    return content
+
+
+def replace_file(path: Path, content: bytes | memoryview) -> None:
+    """Write a file so that its name shows the old content or the new one, also after a crash."""
+    new = path.with_name(path.name + ".new")
+    with open(new, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(new, path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
