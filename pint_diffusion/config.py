@@ -112,11 +112,14 @@ class Settings(FromCommandLine):
         "Solver of diffusers do",
     )
     sigma_min: float | None = Field(
-        None, description="last sigma before the end of karras, exponential and beta"
+        None,
+        description="last sigma before the end of karras, exponential, logsnr and beta",
     )
-    sigma_max: float | None = Field(None, description="first sigma of karras, exponential and beta")
-    rho: float = Field(7, description="exponent of karras")
-    shift: float = Field(1, description="shift of a flow-matching network's noise levels")
+    sigma_max: float | None = Field(None, description="first sigma of a spacing in sigma")
+    rho: float = Field(7, ge=1, le=1000, description="exponent of karras")
+    shift: float = Field(
+        1, ge=1e-3, le=1e3, description="shift of a flow-matching network's noise levels"
+    )
     final: Literal["clean", "least"] = Field(
         "clean", description="end in clean data, or at the least noisy trained level"
     )
@@ -133,9 +136,7 @@ class Settings(FromCommandLine):
     variance: Literal["fixed_small", "fixed_large", "learned_range"] | None = Field(
         None, description="variance of ddpm (fixed_small)"
     )
-    lam: float | None = Field(
-        None, allow_inf_nan=False, description="parameter of lambda_ddim (0.5)"
-    )
+    lam: float | None = Field(None, ge=-100, le=100, description="parameter of lambda_ddim (0.5)")
     churn: float | None = Field(
         None, ge=0, allow_inf_nan=False, description="noise that heun adds over the walk (0)"
     )

@@ -22,10 +22,14 @@ class StopRule:
         this, on the scale on which the data range is [0, 255].
     data_range : tuple of float
         Least and greatest value of clean data.
+    first : int
+        First iteration that counts. Those before it are not made with all that the fine solver
+        carries, so that nothing may move only because nothing has been carried yet.
     """
 
     tolerance: float
     data_range: tuple[float, float]
+    first: int = 1
 
     def change(self, new: Tensor, old: Tensor) -> Tensor:
         """Mean absolute change per sample on the [0, 255] scale, float64 on the CPU.
@@ -55,6 +59,7 @@ class StopRule:
             Changes of the last boundary state at iterations 1, 2, ...
         """
         passed = np.asarray(changes) < self.tolerance
+        passed[: self.first - 1] = False
         return np.where(passed.any(axis=0), passed.argmax(axis=0) + 1, 0).astype(np.int32)
 
 

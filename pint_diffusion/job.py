@@ -157,9 +157,10 @@ def refuse_differences(settings: Settings, world: World, plan: Plan) -> None:
     InputError
         On every rank, naming the first rank that differs from rank 0.
     """
-    problem, network = plan.problem, plan.evaluators[0].denoiser
+    problem = plan.problem
     digest = hashlib.sha256(settings.to_yaml().encode())
-    digest.update(repr((problem.grid, network.shape, network.prediction)).encode())
+    for network in (evaluator.denoiser for evaluator in plan.evaluators):
+        digest.update(repr((problem.grid, network.shape, network.prediction)).encode())
     digest.update(problem.noise.cpu().numpy().tobytes())
     seen = world.gather((digest.hexdigest(), plan.evaluators[0].device.type, world.host))
     for rank, (read, device, host) in enumerate(seen):
@@ -265,8 +266,8 @@ def describe_run(settings: Settings, world: World, plan: Plan, threads: int, cor
         "method": settings.method,
         "coarse_solver": problem.coarse.name,
         "summed_noise": problem.coarse.solver.stochastic,
-        "fine_evaluations": try_walk(problem.fine),
-        "coarse_evaluations": try_walk(problem.coarse),
+        "fine_evaluations": try_walk(problem.fine, "fine"),
+        "coarse_evaluations": try_walk(problem.coarse, "coarse"),
         "seed": settings.seed,
         "data_range": problem.stop_rule.data_range,
         "ranks": world.size,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from math import prod
 
 import numpy as np
 import torch
@@ -62,18 +63,19 @@ class StepNoise:
     dtype: torch.dtype
     device: torch.device
 
+    @property
+    def bytes(self) -> int:
+        """Size of the noise of one step."""
+        return self.samples * prod(self.shape) * self.dtype.itemsize
+
     def __call__(self, i: int) -> Tensor:
         """Return the noise of fine step ``i``, independent standard normal values."""
         return self.summed([i], [1.0])
 
     def summed(self, steps: Sequence[int], weights: Sequence[float]) -> Tensor:
-        """Return the weighted sum of the noise of some steps, scaled to variance one.
-
-        If all weights are zero so is the sum: nothing of that noise is left.
-        """
-        unit = np.asarray(weights) / (np.linalg.norm(weights) or 1.0)
+        """Return the weighted sum of the noise of some steps, zero for none."""
         total = torch.zeros((self.samples, *self.shape), dtype=torch.float64)
-        for i, weight in zip(steps, unit.tolist(), strict=True):
+        for i, weight in zip(steps, weights, strict=True):
             total += weight * _draw(self.seed, range(self.samples), self.shape, i + 1)
         return total.to(self.dtype).to(self.device)
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from pint_diffusion.config import Settings
 from pint_diffusion.convergence import Outcome, StopRule
 from pint_diffusion.errors import InputError, TransportError
-from pint_diffusion.grid import TimeGrid
+from pint_diffusion.grid import Schedule, TimeGrid
 from pint_diffusion.grid.time_grid import grid_of
 from pint_diffusion.methods import METHODS, Problem
 from pint_diffusion.models import load_denoiser
@@ -101,28 +101,13 @@ def make_plan(settings: Settings, world: World, denoiser: Denoiser | None = None
     check_levels(grid, denoiser)
     noise = StepNoise(settings.seed, settings.samples, denoiser.shape, state_dtype, device)
     fine, coarse = make_propagators(settings, schedule, grid, noise)
-    check_variance(fine, denoiser)
+    check_variance(fine, denoiser, "the network")
     evaluators = [Evaluator(denoiser, grid, device, dtype, state_dtype)]
-    if settings.coarse_model is not None:
-        other = load_denoiser(settings.coarse_model, device, dtype)
-        if hasattr(other, "classes"):
-            other = with_classes(other, settings)
-        if other.shape != denoiser.shape:
-            raise InputError(
-                f"--coarse-model {settings.coarse_model} has samples of shape {other.shape} and "
-                f"the network of the fine steps of shape {denoiser.shape}: they must be the same"
-            )
-        theirs = schedule_of(other)
-        try:
-            theirs.timestep([level.alpha_bar for level in coarse.grid.levels])
-        except InputError as error:
-            raise InputError(
-                f"--coarse-model {settings.coarse_model} can't be told a level of the grid: {error}"
-            ) from None
-        check_variance(coarse, other)
+    if settings.coarse_model is not None and settings.method != "sequential":
+        other, theirs = load_coarse(settings, device, dtype, denoiser, coarse)
         evaluators.append(Evaluator(other, grid, device, dtype, state_dtype, schedule=theirs))
     else:
-        check_variance(coarse, denoiser)
+        check_variance(coarse, denoiser, "the network")
     start = initial_noise(settings.seed, range(settings.samples), denoiser.shape, state_dtype)
     problem = Problem(
         noise=start.to(device),
@@ -131,7 +116,7 @@ def make_plan(settings: Settings, world: World, denoiser: Denoiser | None = None
         coarse_network=len(evaluators) - 1,
         placement=settings.placement,
         max_iterations=min(settings.max_iterations or grid.slices, grid.slices),
-        stop_rule=StopRule(settings.tolerance, denoiser.data_range),
+        stop_rule=StopRule(settings.tolerance, denoiser.data_range, fine.complete_from()),
         ranks=world.size,
         watch=lambda n, k, change: None,
     )
@@ -165,14 +150,46 @@ def check_levels(grid: TimeGrid, denoiser: Denoiser) -> None:
         )
 
 
-def check_variance(propagator: Propagator, denoiser: Denoiser) -> None:
+def check_variance(propagator: Propagator, denoiser: Denoiser, which: str) -> None:
     """Refuse to take the variance of a step from a network that has learned none."""
     wanted = propagator.solver.options.get("variance") == "learned_range"
     if wanted and not getattr(denoiser, "learns_variance", False):
         raise InputError(
-            "--variance learned_range needs a network that has learned its variance, and this one "
+            f"--variance learned_range needs a network that has learned its variance, and {which} "
             "has not: use fixed_small or fixed_large"
         )
+
+
+def load_coarse(
+    settings: Settings,
+    device: torch.device,
+    dtype: torch.dtype,
+    fine: Denoiser,
+    coarse: Propagator,
+) -> tuple[Denoiser, Schedule]:
+    """Load the network of the coarse steps; return it and its schedule.
+
+    Raises
+    ------
+    InputError
+        If it does not fit the fine one or the grid.
+    """
+    which = f"--coarse-model {settings.coarse_model}"
+    network = load_denoiser(settings.coarse_model, device, dtype)
+    if getattr(network, "classes", None) is not None:
+        network = with_classes(network, settings)
+    if network.shape != fine.shape:
+        raise InputError(
+            f"{which} has samples of shape {network.shape} and the network of the fine steps of "
+            f"shape {fine.shape}: they must be the same"
+        )
+    schedule = schedule_of(network)
+    try:
+        schedule.timestep([level.alpha_bar for level in coarse.grid.levels])
+    except InputError as error:
+        raise InputError(f"{which} can't be told a level of the grid: {error}") from None
+    check_variance(coarse, network, which)
+    return network, schedule
 
 
 def solve(

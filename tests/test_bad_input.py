@@ -134,6 +134,26 @@ CASES = {
         and ["--grid", f / "g.yaml"],
         "g.yaml",
     ),
+    "a grid made for another network": (
+        lambda f: [(f / "g.yaml").write_text("t: [900, 300, 0]\nalpha_bar: [0.01, 0.9, 1]\n")]
+        and ["--grid", f / "g.yaml"],
+        "another network",
+    ),
+    "a rho that overflows": (lambda f: ["--spacing", "karras", "--rho", 0.001], "--rho"),
+    "history of a solver without": (lambda f: ["--history", "restart"], "--history"),
+    "a flow that starts where sigma is infinite": (
+        lambda f: [
+            "--model", f"{Path(__file__).with_name('networks.py')}:flow", "--solver", "unipc"
+        ],
+        "pure noise",
+    ),
+    "a coarse churn that leaves the schedule": (
+        lambda f: [
+            *("--spacing", "karras", "--slices", 32, "--solver", "heun"),
+            *("--churn", 19, "--churn-max", 120),
+        ],
+        "coarse solver heun",
+    ),
     "a grid of other steps": (
         lambda f: [(f / "g.yaml").write_text("t: [900, 20, -1]\n")]
         and ["--grid", f / "g.yaml", "--steps", 9],

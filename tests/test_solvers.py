@@ -11,8 +11,11 @@ import torch
 from networks import Contraction
 from runs import run
 
+from pint_diffusion.report.bound import dataflow_bound
 from pint_diffusion.runtime.world import World
-from pint_diffusion.solvers import SOLVERS
+from pint_diffusion.solvers import SOLVERS, Solver
+from pint_diffusion.solvers.ddim import ddim
+from pint_diffusion.solvers.linear import try_walk
 
 PLACEMENTS = ["root", "slice"]
 
@@ -33,7 +36,7 @@ VARIANTS = {
         if solver.history
     },
     **{
-        f"{name}, summed noise": {"solver": name, "coarse_noise": "sum"}
+        f"{name}, coarse ddim": {"solver": name, "coarse_noise": "none"}
         for name, solver in SOLVERS.items()
         if solver.noise is True
     },
@@ -158,4 +161,51 @@ def test_a_history_of_zeros_is_another_state_than_none(world, exact, solver):
     given = {**exact, "steps": 8, "solver": solver, "tolerance": 1e-300}
     done = run(world, BlindAtFirst(), **given)
     walk = run(World(), BlindAtFirst(), **given, method="sequential")
+    assert torch.equal(done.boundary[-1], walk.boundary[0])
+
+
+@pytest.mark.parametrize("solver", ["dpmpp_2m", "unipc_3", "pndm"])
+def test_nothing_counts_as_converged_before_all_history_is_there(world, exact, solver):
+    """Slices of one step: without history F equals G, and nothing moves in iteration 1."""
+    given = {**exact, "steps": 24, "slices": 24, "solver": solver}
+    done = run(world, **given)
+    walk = run(World(), **given, method="sequential")
+    assert (done.answer - walk.answer).abs().mean() * 127.5 < 0.1
+    assert done.outcome.iterations > SOLVERS[solver].history
+
+
+@pytest.mark.parametrize("placement", PLACEMENTS)
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"solver": "heun"},
+        {"solver": "heun", "churn": 8.0, "churn_max": 50.0, "coarse_noise": "none"},
+        {"solver": "dpmpp_2s", "coarse_solver": "dpmpp_2s"},
+        {"solver": "ddpm", "coarse_steps": 2},
+        {"solver": "pndm", "history": "restart"},
+        {"solver": "unipc"},
+    ],
+    ids=lambda given: given["solver"],
+)
+def test_evaluations_deep_are_the_bound_for_any_solver(world, exact, placement, given):
+    given = {**exact, **given, "steps": 32, "max_iterations": 3, "tolerance": 1e-300}
+    done = run(world, **given, placement=placement)
+    problem = done.plan.problem
+    counts = try_walk(problem.fine, "fine"), try_walk(problem.coarse, "coarse")
+    assert done.solution.clock.deep == dataflow_bound(*counts, 3)
+
+
+def test_a_solver_that_begins_elsewhere_and_does_not_say_so_is_still_exact(
+    world, exact, monkeypatch
+):
+    """The shared evaluation is recalled only for the state and the level that it was made of."""
+
+    async def wary(evaluate, x, stride):
+        seen = await evaluate(0.9 * x, stride.here)
+        return await ddim(evaluate, x + 0.01 * seen.x0, stride, eta=0.0)
+
+    monkeypatch.setitem(SOLVERS, "wary", Solver(wary, evaluations=2))
+    given = {**exact, "solver": "wary", "coarse_solver": "ddim", "tolerance": 1e-300}
+    done = run(world, **given, placement="slice")
+    walk = run(World(), **given, method="sequential")
     assert torch.equal(done.boundary[-1], walk.boundary[0])

@@ -18,7 +18,7 @@ import yaml
 
 from pint_diffusion.errors import InputError
 from pint_diffusion.grid.level import Level
-from pint_diffusion.grid.schedule import Schedule
+from pint_diffusion.grid.schedule import NoiseSchedule, Schedule
 from pint_diffusion.grid.slicing import check_bounds
 
 KEYS = ("t", "sigma", "alpha_bar", "bounds")
@@ -66,14 +66,14 @@ def read_grid(path: Path, schedule: Schedule) -> tuple[tuple[Level, ...], tuple[
         if kind == "t":
             t, alpha_bar = numbers, schedule.alpha_bar(numbers)
         else:
-            alpha_bar = 1 / (1 + numbers**2) if kind == "sigma" else numbers
+            alpha_bar = 1 / (1 + np.minimum(numbers, 1e9) ** 2) if kind == "sigma" else numbers
             t = schedule.timestep(alpha_bar)
     except InputError as error:
         raise _wrong(path, f"leaves the schedule: {error}") from None
     if (np.diff(alpha_bar) <= 0).any():
         raise _wrong(path, f"has two values of {kind} too close to be different levels")
     if given and "t" in values:
-        t = _told(path, values["t"], len(numbers), schedule)
+        t = _told(path, values["t"], t, schedule)
     levels = tuple(Level(float(a), float(b)) for a, b in zip(t, alpha_bar, strict=True))
     return levels, _bounds(path, values.get("bounds"), len(levels) - 1)
 
@@ -143,17 +143,28 @@ def _numbers(path: Path, key: str, given: Any) -> np.ndarray[Any, np.dtype[np.fl
 
 
 def _told(
-    path: Path, given: Any, count: int, schedule: Schedule
+    path: Path, given: Any, own: np.ndarray[Any, np.dtype[np.float64]], schedule: Schedule
 ) -> np.ndarray[Any, np.dtype[np.float64]]:
     t = _numbers(path, "t", given)
-    if t.size != count:
-        raise _wrong(path, f"has {t.size} values of t for {count} levels")
+    if t.size != own.size:
+        raise _wrong(path, f"has {t.size} values of t for {own.size} levels")
     if (np.diff(t) > 0).any():
         raise _wrong(path, "is not monotone: its t must not rise")
     try:
         schedule.alpha_bar(t)
     except InputError as error:
         raise _wrong(path, f"leaves the schedule: {error}") from None
+    # a timestep may be rounded to a whole one
+    allowed = 1.0 if isinstance(schedule, NoiseSchedule) else 0.01 * own + 1e-6 * schedule.first
+    wrong = np.abs(t - own) > allowed
+    wrong[-1] = False  # nothing is evaluated there
+    if wrong.any():
+        i = int(wrong.argmax())
+        raise _wrong(
+            path,
+            f"tells the network t = {t[i]:g} at a level that its own schedule puts at {own[i]:g}: "
+            "it was made for another network, so leave its t out or make it anew",
+        )
     return t
 
 

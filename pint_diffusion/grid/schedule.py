@@ -221,9 +221,10 @@ def _inside(t: ArrayLike, clean: float, first: float) -> NDArray[np.float64]:
 
 def _reached(alpha_bar: ArrayLike, least: float) -> NDArray[np.float64]:
     alpha_bar = np.asarray(alpha_bar, dtype=np.float64)
-    if not ((alpha_bar >= least * (1 - 1e-6)) & (alpha_bar <= 1)).all():
+    inside = (alpha_bar >= least * (1 - 1e-6)) & (alpha_bar <= 1)
+    if not inside.all():
         raise InputError(
-            f"level outside the schedule: alpha_bar is {alpha_bar.min():g}, allowed is "
+            f"level outside the schedule: alpha_bar is {alpha_bar[~inside].flat[0]:g}, allowed is "
             f"{least:g} (its noisiest level) .. 1"
         )
     return alpha_bar

@@ -129,7 +129,7 @@ def grid_of(settings: Settings, schedule: Schedule, ranks: int) -> TimeGrid:
         in_file = None if bounds is None else len(bounds) - 1
         slices = settings.slices or in_file or default_slices(steps, ranks)
         if steps < slices:
-            source = "--steps" if settings.grid is None else f"the grid file {settings.grid}, with"
+            source = "--steps" if settings.grid is None else f"the steps of {settings.grid}:"
             raise InputError(
                 f"{source} {steps} is less than the number of slices, {slices}: every slice needs "
                 "at least one step, so raise --steps or lower --slices"

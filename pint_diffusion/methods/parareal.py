@@ -90,10 +90,11 @@ def parareal(runtime: Runtime, problem: Problem) -> None:
                 f[n, k] = None
             return
         kind = "shared" if k < last else "coarse"
-        first = await Ask(kind, n, k)(state[0], fine.first_level(n))
-        g[n, k] = await coarse(knowing(first, Ask("coarse", n, k)), state, n, k)
+        start = state[0], fine.first_level(n)
+        seen = await Ask(kind, n, k)(*start)
+        g[n, k] = await coarse(knowing(seen, *start, Ask("coarse", n, k)), state, n, k)
         if k < last:
-            f[n, k] = await fine(knowing(first, ask_fine(n, k)), state, n, k)
+            f[n, k] = await fine(knowing(seen, *start, ask_fine(n, k)), state, n, k)
 
     def ask_fine(n: int, k: int) -> Ask:
         """The last evaluation of f_n^k had better meet the first one of f_n^{k+1}: u_n^{k+1} is

@@ -24,7 +24,7 @@ SOLVERS: dict[str, Solver] = {
     "ddpm": Solver(ddpm, noise=True, options={"variance": "fixed_small"}),
     "euler": Solver(euler),
     "euler_ancestral": Solver(euler_ancestral, noise="eta", options={"eta": 1.0}),
-    "heun": Solver(heun, order=2, evaluations=2, noise="churn", options=CHURN),
+    "heun": Solver(heun, order=2, evaluations=2, noise="churn", shifted="churn", options=CHURN),
     "dpm2": Solver(dpm2, order=2, evaluations=2),
     "dpmpp_1": Solver(dpmpp_1),
     "dpmpp_2s": Solver(dpmpp_2s, order=2, evaluations=2),

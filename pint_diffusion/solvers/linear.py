@@ -22,8 +22,15 @@ from pint_diffusion.solvers.propagator import Propagator
 from pint_diffusion.solvers.solver import Past
 
 
-def try_walk(propagator: Propagator) -> tuple[int, ...]:
+def try_walk(propagator: Propagator, kind: str) -> tuple[int, ...]:
     """Walk the grid once with a network that sees nothing.
+
+    Parameters
+    ----------
+    propagator : Propagator
+        What is tried.
+    kind : str
+        What it is called in an error message, "fine" or "coarse".
 
     Returns
     -------
@@ -40,16 +47,28 @@ def try_walk(propagator: Propagator) -> tuple[int, ...]:
     still = replace(propagator, noise=lambda i: torch.zeros_like(x))
     counts = []
     for i in range(propagator.grid.steps):
+        if i in propagator.grid.bounds and not propagator.carry:
+            past = ()
         network = BlindNetwork()
         sigma = propagator.grid.levels[i].sigma
-        place = f"the solver {propagator.name} can't make step {i} from sigma = {sigma:g}"
+        reason = "numbers overflow: choose other options"
         try:
             x, past = _step(still, network, x, past, i)
-        except (InputError, ArithmeticError, ValueError) as error:
-            raise InputError(f"{place}: {error}") from None
-        if not isfinite(float(x)):
-            reason = "start the grid at a finite noise level" if sigma == inf else "overflow"
-            raise InputError(f"{place}: {reason}")
+            failed = not isfinite(float(x))
+        except InputError as error:
+            failed, reason = True, str(error)
+        except (ArithmeticError, ValueError):
+            failed = True
+        if failed:
+            if propagator.grid.levels[0].sigma == inf:
+                reason = (
+                    "the grid starts at pure noise, where sigma is infinite: give a grid in sigma, "
+                    "as --spacing karras --sigma-max 100, or take another solver, as flow_euler"
+                )
+            raise InputError(
+                f"the {kind} solver {propagator.name} can't make step {i}, from "
+                f"sigma = {sigma:g}: {reason}"
+            )
         counts.append(network.calls)
     return tuple(sum(counts[first:end]) for first, end in pairwise(propagator.grid.bounds))
 

@@ -70,6 +70,14 @@ class Propagator:
         one_each = self.solver.evaluations == 1
         return self.grid.levels[self.grid.bounds[n + 1] - 1] if one_each else None
 
+    def complete_from(self) -> int:
+        """First iteration k made with all that is carried: F(u_n^{k-1}) has it for every n."""
+        slices = range(self.grid.slices)
+        k = 1
+        while any(self.carried(n, k - 1) < self.carried(n, n) for n in slices):
+            k += 1
+        return k
+
     async def __call__(self, evaluate: Evaluate, state: Tensor, n: int, k: int) -> Tensor:
         """Walk a state (1 + H, S, *shape) of iteration ``k`` over slice ``n``."""
         x, past = state[0], tuple(state[1 : 1 + self.carried(n, k)])
@@ -89,17 +97,18 @@ class Propagator:
 
     @cached_property
     def _step(self) -> Step:
-        return self.solver.bound()
+        return self.solver.with_options()
 
 
-def knowing(first: Prediction, evaluate: Evaluate) -> Evaluate:
-    """Like ``evaluate``, but the first evaluation is already made.
+def knowing(seen: Prediction, x: Tensor, level: Level, evaluate: Evaluate) -> Evaluate:
+    """Like ``evaluate``, but what the network sees in ``x`` at ``level`` is known.
 
     Two propagators that start from one state need its evaluation only once.
     """
-    known: list[Prediction] = [first]
 
-    async def replay(x: Tensor, level: Level) -> Prediction:
-        return known.pop() if known else await evaluate(x, level)
+    async def recall(asked: Tensor, at: Level) -> Prediction:
+        if at == level and asked.data_ptr() == x.data_ptr():
+            return seen
+        return await evaluate(asked, at)
 
-    return replay
+    return recall

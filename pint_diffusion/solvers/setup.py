@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from functools import cache, partial
+from dataclasses import replace
+from functools import cache, lru_cache, partial
 
 from torch import Tensor
 
@@ -17,6 +18,9 @@ from pint_diffusion.solvers.solver import Solver
 
 DETERMINISTIC = "ddim"
 """The coarse solver where the fine one can't be it."""
+
+NOISE_BYTES = 2**28
+"""Noise of fine steps that a rank keeps for the next iteration, rather than drawing it again."""
 
 DEFAULT_NOISE = "sum"
 """Of the coarse steps of a stochastic solver: what needs fewer iterations, see docs/solvers.md."""
@@ -46,13 +50,21 @@ def make_propagators(
     """
     solver = find_solver(settings.solver).configured(settings.solver, settings.solver_options)
     carry = settings.history == "carry"
-    fine = Propagator(solver, grid, schedule, noise, carry, settings.solver)
-    try_walk(fine)
+    if not carry and not solver.history:
+        raise InputError(
+            f"--history restart is for multistep solvers, and {settings.solver} carries nothing: "
+            "leave it out"
+        )
+    fits = max(1, NOISE_BYTES // noise.bytes)
+    kept = lru_cache(fits)(noise) if solver.stochastic else noise
+    fine = Propagator(solver, grid, schedule, kept, carry, settings.solver)
+    try_walk(fine, "fine")
+    if settings.method == "sequential":
+        return fine, fine
     name, coarse_solver = choose_coarse(settings, solver)
-    coarsened = grid.coarsened(settings.coarse_steps)
-    summed = partial(coarse_noise, fine, coarsened, noise)
-    coarse = Propagator(coarse_solver, coarsened, schedule, cache(summed), name=name)
-    try_walk(coarse)
+    coarse = Propagator(coarse_solver, grid.coarsened(settings.coarse_steps), schedule, noise)
+    coarse = replace(coarse, noise=cache(partial(coarse_noise, fine, coarse, noise)), name=name)
+    try_walk(coarse, "coarse")
     return fine, coarse
 
 
@@ -104,8 +116,14 @@ def choose_coarse(settings: Settings, fine: Solver) -> tuple[str, Solver]:
     return name, solver
 
 
-def coarse_noise(fine: Propagator, coarse: TimeGrid, noise: StepNoise, j: int) -> Tensor:
-    """Return the noise (S, *shape) of coarse step ``j``: that of the fine steps in it, added up."""
-    first, end = (fine.grid.levels.index(level) for level in coarse.levels[j : j + 2])
+def coarse_noise(fine: Propagator, coarse: Propagator, noise: StepNoise, j: int) -> Tensor:
+    """Return the noise (S, *shape) of coarse step ``j``.
+
+    It adds to the state what the noises of the fine steps in it add up to at its end.
+    """
+    (own,) = noise_weights(coarse, [j])
+    if own == 0:
+        return noise.summed([], [])
+    first, end = (fine.grid.levels.index(level) for level in coarse.grid.levels[j : j + 2])
     steps = range(first, end)
-    return noise.summed(steps, noise_weights(fine, steps))
+    return noise.summed(steps, [weight / own for weight in noise_weights(fine, steps)])

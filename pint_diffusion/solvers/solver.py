@@ -21,6 +21,7 @@ Past: TypeAlias = tuple[Tensor, ...]
 
 
 SHORT_WALK = 15
+"""Walks of fewer steps end with lower orders."""
 
 
 @dataclass(frozen=True)
@@ -108,6 +109,9 @@ class Solver:
         Network evaluations per step; a last step into clean data may take fewer.
     noise : bool or str
         Whether steps draw noise; the name of an option: if that is greater than zero.
+    shifted : bool or str
+        Whether the first evaluation of a step is of another state than its start, or at another
+        level; the name of an option: if that is greater than zero.
     history : int
         Tensors carried from step to step, one more after each step until they are so many; 0 for a
         one-step solver.
@@ -119,20 +123,22 @@ class Solver:
     order: int = 1
     evaluations: int = 1
     noise: bool | str = False
+    shifted: bool | str = False
     history: int = 0
     options: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def stochastic(self) -> bool:
         """Whether steps draw noise, with the options as they are."""
-        if isinstance(self.noise, str):
-            return bool(self.options[self.noise] > 0)
-        return self.noise
+        return self._holds(self.noise)
 
     @property
     def starts_here(self) -> bool:
         """Whether the first evaluation of a step is of its start state at its first level."""
-        return not (self.stochastic and "churn" in self.options)
+        return not self._holds(self.shifted)
+
+    def _holds(self, fact: bool | str) -> bool:
+        return bool(self.options[fact] > 0) if isinstance(fact, str) else fact
 
     def carried(self, steps: int) -> int:
         """Number of tensors carried after ``steps`` steps in a row."""
@@ -153,6 +159,6 @@ class Solver:
                 raise InputError(f"--{flag} is no option of the solver {name}, which has: {has}")
         return replace(self, options={**self.options, **given})
 
-    def bound(self) -> Step:
+    def with_options(self) -> Step:
         """Return the step with its options filled in."""
         return partial(self.step, **self.options) if self.options else self.step
