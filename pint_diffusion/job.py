@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 import pint_diffusion
+from pint_diffusion.check.quick import refuse_or_warn
 from pint_diffusion.config import Settings
 from pint_diffusion.errors import InputError, PeerFailure, PintError, RunFailed, TransportError
 from pint_diffusion.models.denoiser import Denoiser
@@ -62,6 +63,7 @@ def run_job(settings: Settings, world: World, denoiser: Denoiser | None = None) 
     threads = world.agree(
         lambda: set_threads(settings.threads, settings.batching == "off", cores, world.local_size)
     )
+    refuse_or_warn(settings, world, denoiser)
     plan = world.agree(lambda: make_plan(settings, world, denoiser))
     refuse_differences(settings, world, plan)
     world.agree(lambda: clear_folder(settings.out, settings.force) if world.rank == 0 else None)
