@@ -11,6 +11,7 @@ from pathlib import Path
 from pydantic import Field
 from pydantic_settings import CliPositionalArg, SettingsConfigDict
 
+from pint_diffusion.check.settings import Check
 from pint_diffusion.config import FromCommandLine, Settings, parse, parse_run
 from pint_diffusion.errors import EXIT_NOT_CONVERGED, InputError, PintError
 from pint_diffusion.grid_command import GridSettings, grid_table, make_grid_file
@@ -27,7 +28,7 @@ commands:
   resume   go on with a run that was interrupted, killed, or is to be iterated further
   export   draw the pictures of a finished run again
   grid     compute noise levels and slice boundaries, store them in a file for sample --grid
-  check    say what MPI, the launcher, the devices and the libraries are, and what is wrong
+  check    say what launcher, MPI, devices, network and files are, what is wrong, and what to do
 
 'pint-diffusion COMMAND --help' lists the options of a command. Several ranks are started by an
 MPI launcher: mpiexec -n 4 pint-diffusion sample ...
@@ -44,12 +45,6 @@ class Export(FromCommandLine):
 
     run: CliPositionalArg[Path] = Field(description="folder of the run")
     out: Path | None = Field(None, description="folder of the pictures; the run's if not given")
-
-
-class Check(FromCommandLine):
-    """Say what MPI, the launcher, the devices and the libraries are, and what is wrong."""
-
-    model_config = SettingsConfigDict(cli_prog_name="pint-diffusion check")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -184,7 +179,7 @@ def _grid(arguments: list[str], speaks: bool, open_once: Callable[[str], World])
 
 
 def _check(arguments: list[str], speaks: bool, open_once: Callable[[str], World]) -> int:
-    parse(Check, arguments)
-    from pint_diffusion.runtime.check import check
+    settings = parse(Check, arguments)
+    from pint_diffusion.check.command import check
 
-    return check(open_once)
+    return check(settings, open_once)

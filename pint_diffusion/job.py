@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 import pint_diffusion
+from pint_diffusion.check.quick import refuse_or_warn
 from pint_diffusion.config import Settings
 from pint_diffusion.errors import (
     InputError,
@@ -81,6 +82,7 @@ def run_job(
     threads = world.agree(
         lambda: set_threads(settings.threads, settings.batching == "off", cores, world.local_size)
     )
+    refuse_or_warn(settings, world, denoiser)
     plan = world.agree(lambda: make_plan(settings, world, denoiser))
     refuse_differences(settings, world, plan)
     manifest = Manifest(settings.out, {}, [])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -24,18 +25,31 @@ class Ended:
     seconds: float
 
 
-def launch(*arguments, ranks=1, timeout=60, cwd=None, environment=None, program=None) -> Ended:
-    """Run ``pint-diffusion ARGUMENTS``, under mpiexec if ``ranks`` > 1.
+def launch(*arguments, timeout=60, **given) -> Ended:
+    """Run ``pint-diffusion ARGUMENTS`` to its end, see `start`.
 
     The job has a session of its own, which is ended as a whole when the time is up.
     """
+    begun = time.monotonic()
+    with start(*arguments, **given) as process:
+        try:
+            out, err = process.communicate(timeout=timeout)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            out, err = process.communicate()
+            what = f"{process.args} was not done in {timeout} s"
+            raise AssertionError(f"{what}:\n{out}{err}") from None
+    return Ended(process.returncode, out, err, time.monotonic() - begun)
+
+
+def start(*arguments, ranks=1, cwd=None, environment=None, program=None) -> subprocess.Popen:
+    """Start ``pint-diffusion ARGUMENTS``, under mpiexec if ``ranks`` > 1."""
     program = program or ["-m", "pint_diffusion"]
     command = [sys.executable, *program, *map(str, arguments)]
     if ranks > 1:
         command = [mpiexec(), "-n", str(ranks), *command]
     clean = {k: v for k, v in os.environ.items() if not k.startswith(LAUNCHER_VARIABLES)}
-    start = time.monotonic()
-    with subprocess.Popen(
+    return subprocess.Popen(
         command,
         cwd=cwd,
         env=clean | {"OMP_NUM_THREADS": "1"} | (environment or {}),
@@ -44,14 +58,18 @@ def launch(*arguments, ranks=1, timeout=60, cwd=None, environment=None, program=
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
-    ) as process:
-        try:
-            out, err = process.communicate(timeout=timeout)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            out, err = process.communicate()
-            raise AssertionError(f"{command} was not done in {timeout} s:\n{out}{err}") from None
-    return Ended(process.returncode, out, err, time.monotonic() - start)
+    )
+
+
+def ranks_of(folder: Path) -> list[int]:
+    """Process ids of the ranks that run in a folder, found by their command lines."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            words = entry.read_bytes().split(b"\0")
+            if words[0] == sys.executable.encode() and str(folder).encode() in words:
+                found.append(int(entry.parent.name))
+    return sorted(found)
 
 
 def mpiexec() -> str:

@@ -63,10 +63,15 @@ def test_the_folder_of_a_run_can_be_moved(sample, tmp_path):
     assert np.array_equal(read_run(moved).boundary, before.boundary)
 
 
-def test_a_missing_shard_is_an_error_and_not_fill_values(sample):
+def test_a_missing_or_changed_part_is_an_error_and_not_fill_values(sample):
     _, out = sample(*COUNTS, ranks=2)
-    (out / "shard-0001.h5").unlink()
-    with pytest.raises(InputError, match=r"shard-0001\.h5 is missing"):
+    part = max((out / "parts").glob("00-0001-0001-a-*.h5"))
+    content = part.read_bytes()
+    part.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    with pytest.raises(InputError, match=f"{part.name} is torn or was changed"):
+        read_run(out)
+    part.unlink()
+    with pytest.raises(InputError, match=f"{part.name} is missing"):
         read_run(out)
 
 
@@ -121,7 +126,8 @@ def test_force_overwrites_the_old_run_and_nothing_else(sample):
     ended, _ = sample(*COUNTS, "--force", ranks=1)
     assert ended.code == 0, ended
     assert (out / "notes.txt").read_text() == "mine"
-    assert [path.name for path in out.glob("shard-*")] == ["shard-0000.h5"]
+    assert [path.name for path in out.glob("events-*")] == ["events-00-0000.h5"]
+    assert {path.name[8:12] for path in (out / "parts").iterdir()} == {"0000"}
 
 
 def test_export_draws_the_pictures_again(sample, tmp_path):

@@ -1,0 +1,90 @@
+"""The part of the checks that every run makes: one gather, no other message."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+
+from pint_diffusion.check.cores import binding, cores, omp_threads
+from pint_diffusion.check.devices import missing, network, places, shared_gpus
+from pint_diffusion.check.facts import Facts, collect
+from pint_diffusion.check.finding import Finding
+from pint_diffusion.check.launcher import world_size
+from pint_diffusion.check.memory import held, memory, peek, state_size
+from pint_diffusion.config import Settings
+from pint_diffusion.errors import InputError
+from pint_diffusion.models.denoiser import Denoiser
+from pint_diffusion.runtime.device import DTYPES
+from pint_diffusion.runtime.world import World
+
+Judge = Callable[[Sequence[Facts]], Iterator[Finding]]
+
+JUDGES: dict[Judge, bool] = {
+    world_size: True,
+    places: False,
+    missing: True,
+    shared_gpus: True,
+    network: False,
+    cores: False,  # a run's summary says it
+    binding: True,
+    omp_threads: True,
+    memory: True,
+}
+"""What is judged by the ranks' facts alone, and whether every run does it."""
+
+
+def judge(facts: Sequence[Facts], quick: bool) -> list[Finding]:
+    """Judge gathered facts; alike on every rank."""
+    skipped = {cores} if quick else {binding}  # the one says what the other does
+    judges = [one for one, always in JUDGES.items() if (always or not quick) and one not in skipped]
+    return [finding for one in judges for finding in one(facts)]
+
+
+def quick_check(
+    settings: Settings, world: World, denoiser: Denoiser | None = None
+) -> list[Finding]:
+    """Look for what would make a run wrong or slow, before anything big is loaded.
+
+    Parameters
+    ----------
+    settings : Settings
+        The run.
+    world : World
+        Its processes; every one of them calls this.
+    denoiser : Denoiser, optional
+        The network, if it is there already.
+
+    Returns
+    -------
+    list of Finding
+        Warnings and fails, the same on every rank.
+    """
+    weights, shape = (0, denoiser.shape) if denoiser is not None else peek(settings.model)
+    dtype = DTYPES[settings.dtype]
+    item = 8 if dtype == torch.float64 else 4
+    alone = max(1, int(settings.steps**0.5)) if world.size == 1 else world.size
+    slices = settings.given_slices or alone
+    needed = weights * min(dtype.itemsize, 4) // 4
+    if shape:
+        needed += held(state_size(settings.samples, shape, item), slices, world.size)
+    facts = world.gather(collect(world, settings.device, needed))
+    return [finding for finding in judge(facts, quick=True) if finding.level != "ok"]
+
+
+def refuse_or_warn(settings: Settings, world: World, denoiser: Denoiser | None = None) -> None:
+    """Make the quick check; rank 0 prints a line for each warning.
+
+    Raises
+    ------
+    InputError
+        On every rank alike, if the run would go wrong.
+    """
+    findings = quick_check(settings, world, denoiser)
+    for finding in findings:
+        if finding.level == "fail":
+            raise InputError(finding.sentence)
+    if world.rank == 0:
+        for finding in findings:
+            print(f"pint-diffusion: warning: {finding.sentence}", file=sys.stderr, flush=True)
