@@ -109,8 +109,11 @@ def run_job(
             warm_up(plan)
     events = EventLog(world.rank)
     about = describe_run(settings, world, plan, threads, cores)
-    about.facts["fingerprint"] = identity
-    about.facts["segment"] = segment
+    about.facts |= {
+        "fingerprint": identity,
+        "segment": segment,
+        "resumed_after": first - 1,
+    }
     if plan.problem.restart is not None:
         about.change = list(plan.problem.restart.changes[:-1])
     keep_all = settings.keep == "boundary"

@@ -151,6 +151,10 @@ def _what_ran(record: RunRecord) -> list[tuple[str, str]]:
         ("samples", f"{record.samples.shape[0]} of shape {record.samples.shape[1:]}"),
         ("ranks", f"{facts['ranks']}{where}"),
     ]
+    if is_resumed(record):
+        after = int(facts["resumed_after"])
+        begun = f"went on after iteration {after}" if after >= 0 else "began anew"
+        rows.append(("resumed", f"{begun}; counts and times below are of this part"))
     if facts.get("status", "finished") not in ("finished", "not converged"):
         rows.append(("status", str(facts["status"])))
     return rows
@@ -209,7 +213,7 @@ def _what_it_cost(record: RunRecord) -> list[tuple[str, str]]:
 def bound_text(record: RunRecord) -> str:
     """The dataflow bound of a Parareal run with its formula; empty for other methods."""
     k = int(record.facts.get("iterations", 0))
-    if not is_parareal(record):
+    if not is_parareal(record) or is_resumed(record):
         return ""
     fine, coarse = (record.facts[f"{kind}_evaluations"] for kind in ("fine", "coarse"))
     value = dataflow_bound(fine, coarse, k)
@@ -224,18 +228,24 @@ def is_parareal(record: RunRecord) -> bool:
     return bool(record.facts.get("method", record.config["method"]) == "parareal")
 
 
+def is_resumed(record: RunRecord) -> bool:
+    """Whether the run went on from files, so that what was counted is only a part of it."""
+    return int(record.facts.get("segment", 0)) > 0
+
+
 def _how_long_it_took(record: RunRecord) -> list[tuple[str, str]]:
     facts, walk = record.facts, sum(record.facts["fine_evaluations"])
     wall, sequential = float(facts["wall_time"]), facts.get("sequential_wall_time")
     rows = [("wall time", _seconds(wall))]
     if facts.get("evaluation_time") is not None:
         rows.append(("one network call", _seconds(float(facts["evaluation_time"])) + " (mean)"))
-    if sequential is None and is_parareal(record):
+    if sequential is None and is_parareal(record) and not is_resumed(record):
         rows.append(("speed-up", "not measured; --verify also runs the sequential sampler"))
     if sequential is not None:
         rows.append(("sequential wall time", _seconds(float(sequential))))
-        rows.append(("speed-up", f"{float(sequential) / wall:.2f}x (measured)"))
-    if is_parareal(record):
+        if not is_resumed(record):
+            rows.append(("speed-up", f"{float(sequential) / wall:.2f}x (measured)"))
+    if is_parareal(record) and not is_resumed(record):
         deep, calls = int(facts["evaluations_deep"]), int(facts["calls_deep"])
         text = f"{walk / deep:.2f}x by evaluations deep, {walk / calls:.2f}x by calls deep"
         rows.append(("predicted speed-up", f"{text} (estimate: {walk} / deep, batching free)"))
