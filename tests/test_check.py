@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import time
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 import torch
 from launch import launch
 
-from pint_diffusion.check import clocks, files, gpu_aware, messages, talk
+from pint_diffusion.check import clocks, command, files, gpu_aware, messages, talk
 from pint_diffusion.check.command import check, load
 from pint_diffusion.check.facts import Facts, Network, collect
 from pint_diffusion.check.finding import Finding, table
@@ -145,6 +146,20 @@ def test_ranks_bound_to_one_core_of_many(rank):
         assert "4 ranks share 1 of the 8 cores" in finding.found
 
 
+@pytest.mark.mpi(min_size=2)
+def test_ranks_that_are_bound_to_the_same_core():
+    world = open_world("mpi")
+    before = os.sched_getaffinity(0)
+    try:
+        os.sched_setaffinity(0, {min(before)})
+        facts = world.gather(collect(world, "cpu"))
+    finally:
+        os.sched_setaffinity(0, before)
+    finding = named(judge(facts, False), "cores")
+    assert finding.level == "warn"
+    assert f"{world.size} ranks share 1 " in finding.found
+
+
 # ---- devices -------------------------------------------------------------------------------------
 
 
@@ -172,6 +187,28 @@ def test_several_ranks_on_one_gpu(monkeypatch):
     assert finding.level == "warn"
     assert finding.found.startswith("ranks 0, 1, 2 share cuda:0")
     assert "one rank per GPU" in finding.to_do
+
+
+def test_a_gpu_that_another_process_owns(monkeypatch):
+    Cuda(monkeypatch)
+
+    def busy(device):
+        raise RuntimeError("CUDA error: all CUDA-capable devices are busy or unavailable\nadvice")
+
+    monkeypatch.setattr(torch.cuda, "mem_get_info", busy)
+    finding = named(judge([collect(World(), "auto")], True), "device")
+    assert finding.level == "fail"
+    assert "busy" in finding.sentence
+    assert "one rank per GPU" in finding.to_do
+
+
+def test_a_network_that_does_not_fit(monkeypatch):
+    def full(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB\nadvice")
+
+    monkeypatch.setattr(command, "load_denoiser", full)
+    _, network = load(Check(model="a:b"), World())
+    assert network.problem == "a:b can't be loaded: CUDA out of memory. Tried to allocate 20 GiB"
 
 
 def test_the_global_rank_as_the_visible_device(rank):

@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator
 from importlib import metadata
 from pathlib import Path
 
 from pint_diffusion.check.clocks import clocks
-from pint_diffusion.check.facts import Facts, Network, collect
+from pint_diffusion.check.facts import Facts, Network, collect, first_line
 from pint_diffusion.check.files import files
 from pint_diffusion.check.finding import Finding, table
 from pint_diffusion.check.gpu_aware import gpu_aware
@@ -32,6 +33,9 @@ FLOAT32 = 4
 
 LOADING = 600.0
 """Seconds by which ranks may differ in importing the libraries and loading the network."""
+
+PARTING = 5.0
+"""Seconds in which rank 0 prints the table and ends a job that has lost a connection."""
 
 
 def check(settings: Check, open_world: Callable[[str], World]) -> int:
@@ -71,7 +75,10 @@ def check(settings: Check, open_world: Callable[[str], World]) -> int:
         print(table(findings), flush=True)
     code = 2 if any(finding.level == "fail" for finding in findings) else 0
     if cut_off:  # a message is still under way: MPI would wait for it for ever
-        world.abort(2) if world.rank == 0 else os._exit(2)
+        if world.rank:
+            time.sleep(PARTING)
+            os._exit(2)
+        world.abort(2)
     return code
 
 
@@ -112,6 +119,8 @@ def load(settings: Check, world: World) -> tuple[tuple[int, ...], Network | None
         denoiser = load_denoiser(settings.model, device, torch.float32)
     except InputError as error:
         return (), Network(problem=str(error))
+    except (RuntimeError, MemoryError) as error:
+        return (), Network(problem=f"{settings.model} can't be loaded: {first_line(error)}")
     tensors = {tensor.data_ptr(): tensor for tensor in tensors_of(denoiser)}.values()
     current = f"cuda:{torch.cuda.current_device()}" if device.type == "cuda" else ""
     return denoiser.shape, Network(

@@ -21,7 +21,7 @@ def missing(facts: Sequence[Facts]) -> Iterator[Finding]:
     blind = [one for one in facts if one.problem]
     if blind:
         where = f"{ranks_of(blind)} on {blind[0].host}: " if len(facts) > 1 else ""
-        found, _, to_do = blind[0].problem.partition(": ")
+        found, _, to_do = blind[0].problem.rpartition(": ")
         yield Finding("device", "fail", where + found, to_do)
         return
     on_cpu = [one for one in facts if one.device == "cpu"]

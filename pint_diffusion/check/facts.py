@@ -107,11 +107,16 @@ def collect(
     device, device_free = torch.device("cpu"), 0
     try:
         device = bind_device(choice, world.local_rank)
+        if device.type == "cuda":
+            uuid = str(torch.cuda.get_device_properties(device).uuid)
+            device_free = torch.cuda.mem_get_info(device)[0]
     except InputError as error:
         problem = str(error)
-    if device.type == "cuda":
-        uuid = str(torch.cuda.get_device_properties(device).uuid)
-        device_free = torch.cuda.mem_get_info(device)[0]
+    except RuntimeError as error:  # of a GPU that is lent to one process, say
+        problem = (
+            f"the GPU can't be used, {first_line(error)}: start one rank per GPU, and look for "
+            "other programs on it with nvidia-smi"
+        )
     launcher = read_launcher()
     return Facts(
         rank=world.rank,
@@ -128,6 +133,11 @@ def collect(
         needed=needed,
         network=network,
     )
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says, without the advice that CUDA's go on with."""
+    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
 
 
 def by_host(facts: Sequence[Facts]) -> dict[str, list[Facts]]:
