@@ -111,8 +111,9 @@ def test_the_file_page_names_everything_that_a_run_writes(tmp_path, mixture_file
     ended = launch("sample", *given, "--verify", "--out", tmp_path / "run")
     assert ended.code == 0, ended
     page = (DOCS / "files.md").read_text()
-    master, shard = page[page.index("## The master") :].split("## The shards")
-    for file, part in (("run.h5", master), ("shard-0000.h5", shard)):
+    master, part_page = page[page.index("## The master") :].split("## The parts")
+    one_part = next((tmp_path / "run" / "parts").iterdir())
+    for file, section in (("run.h5", master), (one_part, part_page)):
         names: list[str] = []
         with h5py.File(tmp_path / "run" / file) as written:
             written.visititems(
@@ -120,7 +121,7 @@ def test_the_file_page_names_everything_that_a_run_writes(tmp_path, mixture_file
             )
             names += written.attrs
         assert len(names) > 2
-        assert [name for name in names if f"`{name}`" not in part] == []
+        assert [name for name in names if f"`{name}`" not in section] == []
     kinds = [kind.decode() for kind in EVALUATION_KINDS] + ["wait", "send", "recv"]
     assert [name for name in (*EVENT_DTYPE.names, *kinds) if f"`{name}`" not in master] == []
 

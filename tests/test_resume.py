@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from launch import launch, ranks_of, start
 
+from pint_diffusion.cli import main
 from pint_diffusion.store.manifest import Manifest
 from pint_diffusion.store.master import read_run
 
@@ -93,7 +94,95 @@ def test_a_killed_run_goes_on_on_any_number_of_ranks(tmp_path, undisturbed, tria
     for rank in ranks if draw.random() < 0.5 else draw.permutation(ranks)[:1]:
         os.kill(int(rank), signal.SIGKILL)
     finish(process)
-    for _ in range(3):  # whatever was killed, in whatever state
-        ended = resume(folder, ranks=int(draw.integers(1, 5)))
-        assert ended.code == 0, ended
+    ended = resume(folder, ranks=int(draw.integers(1, 5)))
+    assert ended.code == 0, ended
     check(folder, undisturbed, keep)
+
+
+@pytest.fixture
+def part_way(tmp_path):
+    """A run of four iterations on two ranks that asks for more."""
+    folder = tmp_path / "run"
+    assert sample(folder, "--max-iterations", 4, ranks=2).code == 3
+    return folder
+
+
+def test_a_finished_run_can_be_asked_for_more(part_way, undisturbed):
+    ended = resume(part_way, "--max-iterations", 8, ranks=3)
+    assert ended.code == 0, ended
+    assert "went on after iteration 4" in ended.out
+    check(part_way, undisturbed)
+
+
+@pytest.mark.parametrize("harm", ["missing", "torn", "changed"])
+def test_a_part_that_is_not_whole_is_said_and_the_iteration_before_is_taken(
+    part_way, undisturbed, harm
+):
+    part = next((part_way / "parts").glob("00-0004-0001-a-*"))
+    content = part.read_bytes()
+    changed = {"torn": content[:-100], "changed": content[:2000] + b"?" + content[2001:]}
+    part.unlink() if harm == "missing" else part.write_bytes(changed[harm])
+    ended = resume(part_way, "--max-iterations", 8, ranks=2)
+    assert ended.code == 0, ended
+    assert part.name in ended.err
+    assert "went on after iteration 3" in ended.out
+    check(part_way, undisturbed)
+
+
+def test_a_run_with_no_whole_iteration_begins_anew(part_way, undisturbed):
+    for part in (part_way / "parts").glob("*-b-*"):
+        part.unlink()
+    ended = resume(part_way, "--max-iterations", 8)
+    assert ended.code == 0, ended
+    assert "began anew" in ended.out
+    check(part_way, undisturbed)
+
+
+@pytest.mark.parametrize(
+    ("given", "named"),
+    [
+        (["--seed", 5], "--seed is 5, but the run"),
+        (["--solver", "euler"], "--solver is euler, but the run"),
+        (["--steps", 40], "--steps is 40, but the run"),
+        (["--spacing", "karras"], "--spacing is karras, but the run"),
+        (["--samples", 3], "--samples is 3, but the run"),
+        (["--dtype", "float64"], "--dtype is float64, but the run"),
+        (["--model", "gmm:nowhere.npz"], "--model is gmm:nowhere.npz, but the run"),
+        (["--nonsense"], "--nonsense"),
+    ],
+    ids=str,
+)
+def test_another_run_is_refused_by_the_name_of_the_difference(part_way, capfd, given, named):
+    assert main(["resume", str(part_way), *map(str, given)]) == 2
+    assert named in capfd.readouterr().err
+    assert max(Manifest.read(part_way).rows) == 4
+
+
+def test_another_network_under_the_same_name_is_refused(tmp_path, capfd):
+    rng = np.random.default_rng(0)
+    arrays = {"means": rng.normal(size=(2, 3)), "variances": np.ones(2), "weights": np.full(2, 0.5)}
+    np.savez(tmp_path / "m.npz", **arrays)
+    given = ["--model", f"gmm:{tmp_path}/m.npz", "--steps", "16", "--out", str(tmp_path / "run")]
+    assert main(["sample", *given]) == 0
+    arrays["means"][0, 0] += 1e-3
+    np.savez(tmp_path / "m.npz", **arrays)
+    assert main(["resume", str(tmp_path / "run")]) == 2
+    assert "the network is not the one of the run" in capfd.readouterr().err
+
+
+def test_a_folder_without_a_run_is_refused(tmp_path, capfd):
+    assert main(["resume", str(tmp_path)]) == 2
+    assert main(["resume"]) == 2
+    assert "holds no run" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("solver", ["dpmpp_2m", "ddpm", "unipc_3"])
+def test_history_and_noise_come_back_too(tmp_path, solver):
+    given = ["--solver", solver, "--dtype", "float64", "--slices", 8, "--samples", 2]
+    given += ["--model", f"{EMULATED}:factory", "--steps", 24, "--batching", "off"]
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    most = ["--tolerance", 1e-12]
+    assert main(["sample", *map(str, [*given, *most, "--out", whole])]) == 0
+    assert main(["sample", *map(str, [*given, *most, "--out", parts, "--max-iterations", 3])]) == 3
+    assert main(["resume", str(parts), "--max-iterations", "8", "--placement", "slice"]) == 0
+    check(parts, read_run(whole))

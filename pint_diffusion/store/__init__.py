@@ -1,1 +1,1 @@
-"""The files of a run: HDF5 shards, one per rank, and the master that joins them."""
+"""The files of a run: immutable parts, the manifest of complete ones, the master that joins them."""

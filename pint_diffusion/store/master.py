@@ -120,7 +120,7 @@ def read_run(folder: Path) -> RunRecord:
     Raises
     ------
     InputError
-        If there is no run in the folder, if it can't be read, or if a shard is missing (HDF5
+        If there is no run in the folder, if it can't be read, or if a part is missing (HDF5
         itself would show fill values in its place).
     """
     path = folder / MASTER if folder.is_dir() else folder
