@@ -455,8 +455,8 @@ def test_a_grid_file_by_hand_gives_t_or_sigma_or_alpha_bar(tmp_path):
     levels, _ = read_grid(grid_file(tmp_path, "sigma: [80, 1e-1, 0]"), DDPM)
     assert [level.sigma for level in levels] == pytest.approx([80, 0.1, 0])
     assert levels[-1] == (-1, 1)
-    levels, _ = read_grid(grid_file(tmp_path, "alpha_bar: [0.1, 0.9]\nt: [700, 99]"), DDPM)
-    assert levels == ((700, 0.1), (99, 0.9))
+    levels, _ = read_grid(grid_file(tmp_path, "alpha_bar: [0.1, 0.9]\nt: [475, 99]"), DDPM)
+    assert levels == ((475, 0.1), (99, 0.9))
     levels, bounds = read_grid(grid_file(tmp_path, "sigma: [.inf, 1, 0]\nbounds: [0, 2]"), FLOW)
     assert (levels, bounds) == (((1000, 0), (500, 0.5), (0, 1)), (0, 2))
 
