@@ -66,7 +66,8 @@ def read_grid(path: Path, schedule: Schedule) -> tuple[tuple[Level, ...], tuple[
         if kind == "t":
             t, alpha_bar = numbers, schedule.alpha_bar(numbers)
         else:
-            alpha_bar = 1 / (1 + np.minimum(numbers, 1e9) ** 2) if kind == "sigma" else numbers
+            with np.errstate(over="ignore"):  # sigma may be infinite: pure noise
+                alpha_bar = 1 / (1 + numbers**2) if kind == "sigma" else numbers
             t = schedule.timestep(alpha_bar)
     except InputError as error:
         raise _wrong(path, f"leaves the schedule: {error}") from None
