@@ -194,6 +194,13 @@ class Settings(FromCommandLine):
     transport: Literal["auto", "local", "mpi"] = Field(
         "auto", description="how values move; mpi if a launcher started this process, else local"
     )
+    watchdog: float = Field(
+        10.0,
+        gt=0,
+        allow_inf_nan=False,
+        description="seconds of silence after which another rank is taken for lost and the job "
+        "ended; at least twice its longest network call",
+    )
     warmup: bool = Field(
         False, description="make one network call per rank before the clock starts"
     )

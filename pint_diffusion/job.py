@@ -219,7 +219,7 @@ def solve_and_watch(
     solution = sequential = None
     try:
         with listening() as asked:
-            solution = solve(plan, world, events, folder.record, watch, asked.is_set)
+            solution = solve(plan, world, events, folder.record, watch, asked.is_set, folder.lost)
         if verify and world.rank == 0:
             sequential = solve_sequentially(plan)
     except PeerFailure:

@@ -24,7 +24,7 @@ from pint_diffusion.store.master import MASTER
 
 MAY_DIFFER = (
     *("tolerance", "max_iterations", "placement", "batching", "device", "threads", "transport"),
-    *("warmup", "verify", "out", "force", "config", "print_config"),
+    *("watchdog", "warmup", "verify", "out", "force", "config", "print_config"),
 )
 """Settings that change when or where something is computed, or how long, but not what."""
 

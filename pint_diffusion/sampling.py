@@ -47,12 +47,15 @@ class Plan:
         Name in `METHODS`.
     batch_limit : int or None
         Most evaluations in one network call.
+    patience : float
+        Seconds of silence after which a rank is taken for lost.
     """
 
     problem: Problem
     evaluators: list[Evaluator]
     method: str
     batch_limit: int | None
+    patience: float
 
 
 @dataclass(frozen=True)
@@ -126,6 +129,7 @@ def make_plan(settings: Settings, world: World, denoiser: Denoiser | None = None
         evaluators,
         settings.method,
         limits.get(settings.batching, settings.batching),  # type: ignore[arg-type]
+        settings.watchdog,
     )
 
 
@@ -199,6 +203,7 @@ def solve(
     record: Record,
     watch: Watch,
     interrupted: Callable[[], bool] = lambda: False,
+    on_silence: Callable[[str], None] = lambda cause: None,
 ) -> Solution | None:
     """Run a plan's method together with the other ranks; rank 0 gets the solution.
 
@@ -218,6 +223,8 @@ def solve(
         Takes (n, k, change) on rank 0, see `Problem.watch`.
     interrupted : callable
         Tells whether somebody asked this rank to end the run.
+    on_silence : callable
+        Is told that another rank has fallen silent, right before the job is ended.
 
     Raises
     ------
@@ -231,14 +238,17 @@ def solve(
         If messages can no longer be moved.
     """
     transport: Transport = LocalTransport()
+    hosts = world.gather(world.host)
     world.barrier()
     events.restart_clock()
     try:
         if world.comm is not None:
             from pint_diffusion.runtime.mpi import MpiTransport
+            from pint_diffusion.runtime.watchdog import Watchdog
 
             pinned = plan.evaluators[0].device.type == "cuda"
-            transport = MpiTransport(world.comm, events, pinned)
+            watchdog = Watchdog(world.rank, hosts, plan.patience, events, on_silence)
+            transport = MpiTransport(world.comm, events, pinned, watchdog)
         runtime = Runtime(
             world.rank,
             world.size,

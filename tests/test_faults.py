@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import time
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
-from launch import launch, ranks_of
+from launch import launch, ranks_of, start
 
 NETWORKS = Path(__file__).with_name("networks.py")
 RUN = ["--steps", 32, "--slices", 8, "--samples", 2, "--tolerance", 1e-12]
@@ -101,3 +105,31 @@ def test_nobody_outlives_a_rank_by_ten_seconds(tmp_path):
     assert ended.code != 0
     assert ended.seconds < 20
     assert ranks_of(tmp_path / "out") == []
+
+
+@pytest.mark.parametrize("who", [0, 2])
+def test_a_rank_that_falls_silent_is_named_and_ends_every_rank(tmp_path, who):
+    """A stopped process is alive for the launcher, and so is one whose host was cut off."""
+    given = ["--model", f"{NETWORKS}:slow", "--steps", 400, "--slices", 4, "--watchdog", 2]
+    process = start("sample", *given, "--out", tmp_path / "out", ranks=4)
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "out" / "run.h5").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    time.sleep(1.5)
+    ranks = {int(rank_of(pid)): pid for pid in ranks_of(tmp_path / "out")}
+    os.kill(ranks[who], signal.SIGSTOP)
+    begun = time.monotonic()
+    _, said = process.communicate(timeout=30)
+    assert process.returncode != 0
+    assert time.monotonic() - begun < 10
+    assert f"rank {who} on " in said
+    assert "has been silent for" in said
+    if who != 0:
+        with h5py.File(tmp_path / "out" / "run.h5") as run:
+            assert f"failed: rank {who} on " in run.attrs["status"]
+    assert ranks_of(tmp_path / "out") == []
+
+
+def rank_of(pid):
+    environment = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    return next(entry[9:] for entry in environment if entry.startswith(b"PMI_RANK="))

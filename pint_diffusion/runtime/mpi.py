@@ -23,7 +23,8 @@ from torch import Tensor
 from pint_diffusion.errors import TransportError
 from pint_diffusion.runtime.events import Event, EventLog
 from pint_diffusion.runtime.requests import Clock, Key
-from pint_diffusion.runtime.transport import Message
+from pint_diffusion.runtime.transport import Control, Message
+from pint_diffusion.runtime.watchdog import Watchdog
 
 HEADER = struct.Struct("=5i12x")
 """cells, n, k, deep, calls; padded so that the values behind it stay aligned."""
@@ -66,13 +67,16 @@ class MpiTransport:
         Is told when each message left and arrived.
     pinned : bool
         Stage messages in pinned host memory, for states that live on a CUDA device.
+    watchdog : Watchdog
+        Ends the job when another rank has fallen silent.
     """
 
-    def __init__(self, comm: MPI.Comm, events: EventLog, pinned: bool) -> None:
+    def __init__(self, comm: MPI.Comm, events: EventLog, pinned: bool, watchdog: Watchdog) -> None:
         self._comm = comm.Dup()
         self._comm.Set_name("pint_diffusion wavefront")
         self._events = events
         self._pinned = pinned
+        self._watchdog = watchdog
         self._outbox: SimpleQueue[_Outgoing] = SimpleQueue()
         self._inbox: SimpleQueue[Message | None] = SimpleQueue()
         self._error: BaseException | None = None
@@ -80,6 +84,7 @@ class MpiTransport:
         self._moving: list[_Moving] = []
         self._sent = np.zeros(comm.size, dtype=np.int64)
         self._received = np.zeros(comm.size, dtype=np.int64)
+        self._beats = np.zeros(comm.size, dtype=np.int64)  # sent by the communication thread
         self._wake = threading.Event()
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._communicate, name="mpi", daemon=True)
@@ -142,7 +147,8 @@ class MpiTransport:
         try:
             self._poll_until(self._closing.is_set)
             announced = np.empty_like(self._sent)
-            counts = self._comm.Ialltoall(self._sent, announced)
+            sent = self._sent + self._beats
+            counts = self._comm.Ialltoall(sent, announced)
             self._poll_until(counts.Test)
             self._poll_until(lambda: self._is_quiet() and (self._received == announced).all())
         except BaseException as error:
@@ -152,6 +158,7 @@ class MpiTransport:
     def _poll_until(self, done: Any) -> None:
         pause = SHORTEST_PAUSE
         while not done():
+            self._watchdog.look(self._comm)
             if self._progress():
                 pause = SHORTEST_PAUSE
             else:
@@ -169,6 +176,9 @@ class MpiTransport:
         and are handed over in it, though a short one may be complete before a long one.
         """
         happened = False
+        if not self._closing.is_set():
+            for peer in self._watchdog.due():
+                self._beat(peer)
         while not self._outbox.empty():
             self._staged.append(self._outbox.get_nowait())
         while self._staged and (self._staged[0].copied is None or self._staged[0].copied.query()):
@@ -198,6 +208,14 @@ class MpiTransport:
         self._moving = still
         return happened
 
+    def _beat(self, peer: int) -> None:
+        buffer = torch.empty(HEADER.size, dtype=torch.uint8)
+        key = Key(Control.ALIVE, *self._watchdog.longest_call())
+        HEADER.pack_into(buffer.numpy().data, 0, *key, 0, 0)
+        self._beats[peer] += 1
+        request = self._comm.Isend(buffer.numpy(), peer, 0)
+        self._moving.append(_Moving(request, "send", peer, key, buffer, self._events.now()))
+
     def _finish(self, move: _Moving) -> None:
         key = move.key
         if move.kind == "recv":
@@ -205,7 +223,9 @@ class MpiTransport:
             cells, n, k, deep, calls = HEADER.unpack_from(move.buffer.numpy().data)
             key = Key(cells, n, k)
             data = move.buffer[HEADER.size :] if len(move.buffer) > HEADER.size else None
-            self._inbox.put(Message(key, Clock(deep, calls), data))
+            self._watchdog.heard(move.peer, key)
+            if key.cells != Control.ALIVE:
+                self._inbox.put(Message(key, Clock(deep, calls), data))
         assert key is not None
         if key.cells >= 0:
             self._events.add(Event(key.n, key.k, move.kind, move.start, self._events.now()))

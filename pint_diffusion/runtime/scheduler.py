@@ -232,6 +232,7 @@ class Runtime:
         predictions = self._evaluators[network]([request for _, request in batch])
         stop = self._events.now()
         self._last_call = stop - start
+        self._events.longest = max(self._events.longest, stop - start)
         self._calls = 1 + max(self._calls, *(task.clock.calls for task, _ in batch))
         for (task, request), prediction in zip(batch, predictions, strict=True):
             ask = request.ask

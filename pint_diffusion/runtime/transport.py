@@ -20,6 +20,8 @@ class Control(IntEnum):
     """The sender can't go on; its error is told once the messages are drained."""
     INTERRUPT = -3
     """The sender was asked to end the run."""
+    ALIVE = -4
+    """The sender's communication thread runs; n and k are seconds and ms of its longest call."""
 
 
 @dataclass(frozen=True)

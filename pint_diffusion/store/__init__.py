@@ -1,1 +1,1 @@
-"""The files of a run: immutable parts, the manifest of complete ones, the master that joins them."""
+"""The files of a run: parts, the manifest of complete iterations, the master that joins them."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,9 @@ from pint_diffusion.store.manifest import MANIFEST, Manifest
 from pint_diffusion.store.master import MASTER, Master
 from pint_diffusion.store.part import FOLDER
 from pint_diffusion.store.writer import Writer, events_name
+
+LAST_WORDS = 3.0
+"""Seconds that the status of a lost run may take to be written."""
 
 OF_A_RUN = (
     MASTER,
@@ -172,6 +176,21 @@ class RunFolder:
             self._master.facts["status"] = status
             with contextlib.suppress(OSError):
                 self._write()
+
+    def lost(self, cause: str) -> None:
+        """Let the master say that a rank was lost, within seconds; from any thread of any rank."""
+        if self._world.rank != 0:
+            return
+        done = threading.Event()
+
+        def say() -> None:
+            self._master.facts["status"] = f"failed: {cause}"
+            self._write()
+            done.set()
+
+        with contextlib.suppress(StoreError):
+            self._writer.do(say)
+            done.wait(LAST_WORDS)
 
     def finish(self, outcome: Outcome, figures: dict[str, Any], tallies: list[Tally]) -> None:
         """Write the master for good, once every rank's files are closed. Rank 0 only."""
