@@ -21,8 +21,11 @@ def world():
 @pytest.fixture
 def transport(world):
     from pint_diffusion.runtime.mpi import MpiTransport
+    from pint_diffusion.runtime.watchdog import Watchdog
 
-    return MpiTransport(world.comm, EventLog(world.rank), pinned=False)
+    events = EventLog(world.rank)
+    watchdog = Watchdog(world.rank, [world.host] * world.size, 60, events, lambda cause: None)
+    return MpiTransport(world.comm, events, pinned=False, watchdog=watchdog)
 
 
 @pytest.mark.parametrize("values", [1, 100_000])
