@@ -9,10 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 import torch
-import yaml
 from torch import Tensor
 
 from pint_diffusion.config import Settings, parse
@@ -20,7 +18,7 @@ from pint_diffusion.errors import InputError
 from pint_diffusion.grid import TimeGrid
 from pint_diffusion.models.denoiser import Denoiser
 from pint_diffusion.store.manifest import Manifest, parts_of
-from pint_diffusion.store.master import MASTER
+from pint_diffusion.store.master import open_master, own_dataset, read_facts, read_settings
 
 MAY_DIFFER = (
     *("tolerance", "max_iterations", "placement", "batching", "device", "threads", "transport"),
@@ -125,17 +123,11 @@ def _arrays(thing: Any, depth: int) -> Iterator[tuple[str, np.ndarray]]:
 
 def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Any], tuple[int, ...]]:
     """Return configuration, facts and slice boundaries of a run."""
-    path = folder / MASTER
-    if not path.is_file():
-        raise InputError(f"{folder} holds no run: there is no {MASTER} in it")
-    try:
-        with h5py.File(path, "r", locking="best-effort") as file:
-            config = yaml.safe_load(file.attrs["config"])
-            grid = np.stack([file["grid/t"][:], file["grid/alpha_bar"][:]], axis=1)
-            facts = {"fingerprint": file.attrs["fingerprint"], "levels": grid}
-            bounds = tuple(int(n) for n in file["grid/slices"][:])
-    except (OSError, KeyError, ValueError, TypeError, yaml.YAMLError) as error:
-        raise InputError(f"{path} can't be read: {error}") from None
-    if not isinstance(config, dict):
-        raise InputError(f"{path} can't be read: its settings are no settings")
-    return config, facts, bounds
+    if folder.is_file():
+        raise InputError(f"{folder} is a file: give the folder of the run")
+    with open_master(folder) as file:
+        facts = read_facts(file)
+        config = read_settings(facts)
+        grid = np.stack([own_dataset(file, f"grid/{name}")[:] for name in ("t", "alpha_bar")], 1)
+        bounds = tuple(int(n) for n in own_dataset(file, "grid/slices")[:])
+    return config, {"fingerprint": facts["fingerprint"], "levels": grid}, bounds

@@ -179,6 +179,12 @@ def _read(path: str | PathLike[str]) -> dict[str, NDArray]:
     if not isinstance(file, NpzFile):
         raise InputError(f"{path}: holds a single array and is no .npz file; {advice}")
     with file:
+        try:  # an array that is read shorter than it was written is not checked by itself
+            torn = file.zip is None or file.zip.testzip()
+        except Exception as error:
+            torn = type(error).__name__
+        if torn:
+            raise InputError(f"{path}: is damaged ({torn}); {advice}")
         missing = [name for name in REQUIRED if name not in file.files]
         if missing:
             raise InputError(f"{path}: lacks the array {' and '.join(missing)}; {advice}")

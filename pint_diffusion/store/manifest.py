@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Container
 from dataclasses import dataclass
@@ -17,6 +18,15 @@ from pint_diffusion.store.part import FOLDER, PartName, check_part, read_part, r
 MANIFEST = "manifest.json"
 GENERATIONS = 2
 """Complete iterations that are kept where only the last state is wanted."""
+_WRONG = (
+    OSError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    ArithmeticError,
+    RecursionError,
+)
 
 
 @dataclass
@@ -49,18 +59,20 @@ class Manifest:
         path = folder / MANIFEST
         try:
             told = json.loads(path.read_text(encoding="utf-8"))
+            if told.pop("sha256") != _digest(told):
+                raise ValueError("it is torn or was changed")
             rows: dict[int, dict[PartName, list[int]]] = {}
             for k, parts in told["rows"].items():
                 rows[int(k)] = {}
                 for name, slices in parts.items():
                     if (part := PartName.parse(name)) is None:
-                        raise ValueError(f"{name} is not the name of a part")
+                        raise ValueError(f"{name!r} is not the name of a part")
                     rows[int(k)][part] = [int(n) for n in slices]
             changes = [[float(one) for one in row] for row in told["changes"]]
             return cls(folder, dict(sorted(rows.items())), changes)
         except FileNotFoundError:
             raise InputError(f"{folder} has no {MANIFEST}: no run was begun there") from None
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except _WRONG as error:
             raise InputError(f"{path} can't be read: {error}") from None
 
     def write(self) -> None:
@@ -72,6 +84,7 @@ class Manifest:
             },
             "changes": self.changes,
         }
+        told["sha256"] = _digest(told)
         replace_file(self.folder / MANIFEST, json.dumps(told, indent=1).encode())
 
     def extend(self, segment: int, slices: int, ranks: int) -> bool:
@@ -159,5 +172,10 @@ def needed(k: int, slices: int, ranks: int) -> dict[tuple[int, str], list[int]]:
 
 def parts_of(folder: Path) -> list[PartName]:
     """Names of the parts in a run's folder."""
-    names = (PartName.parse(path.name) for path in (folder / FOLDER).iterdir())
+    names = (PartName.parse(path.name) for path in (folder / FOLDER).glob("*.h5"))
     return sorted(name for name in names if name is not None)
+
+
+def _digest(told: dict[str, Any]) -> str:
+    """Digest of what a manifest says, however it is laid out."""
+    return hashlib.sha256(json.dumps(told).encode()).hexdigest()

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import io
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,8 +15,10 @@ import h5py
 import numpy as np
 import yaml
 from numpy.typing import NDArray
+from pydantic import ValidationError
 
-from pint_diffusion.errors import InputError, StoreError
+from pint_diffusion.config import Settings
+from pint_diffusion.errors import InputError
 from pint_diffusion.grid import TimeGrid
 from pint_diffusion.runtime.events import EVENT_DTYPE
 from pint_diffusion.store.part import FOLDER, PartName, check_part, replace_file
@@ -22,6 +27,31 @@ from pint_diffusion.store.record import RunRecord
 MASTER = "run.h5"
 FORMAT = 2
 """Version of the file format, raised when a reader of the old one would go wrong."""
+
+_SEAL = hashlib.sha256().digest_size
+EVENTS = re.compile(r"events-([0-9]{2,})-([0-9]{4,})\.h5")
+"""Names of the event files: segment and rank."""
+_VIRTUAL = ("boundary", "events")
+_NUMBER = (int, float)
+_NEEDED: dict[str, Any] = {
+    **dict.fromkeys(("status", "config", "method", "coarse_solver", "fingerprint"), str),
+    **dict.fromkeys(("seed", "ranks", "threads", "segment", "resumed_after"), int),
+    "mpi_library": str,
+    "summed_noise": bool,
+}
+_OPTIONAL: dict[str, Any] = {
+    **dict.fromkeys(("iterations", "evaluations", "evaluations_wasted"), int),
+    **dict.fromkeys(("evaluations_deep", "calls_deep", "network_calls"), int),
+    **dict.fromkeys(("converged", "exact"), bool),
+    **dict.fromkeys(("wall_time", "evaluation_time", "sequential_wall_time"), _NUMBER),
+    "cores_per_rank": _NUMBER,
+}
+_LISTS: dict[str, Any] = {
+    **dict.fromkeys(("fine_evaluations", "coarse_evaluations"), int),
+    **dict.fromkeys(("hosts", "devices", "versions"), str),
+    "data_range": _NUMBER,
+}
+"""Attributes and their types; in lists, those of the entries."""
 
 
 @dataclass
@@ -88,7 +118,8 @@ class Master:
                 self._join_boundary(file)
             if self.events:
                 self._join_events(file)
-        replace_file(self.folder / MASTER, image.getbuffer())
+        content = image.getvalue()
+        replace_file(self.folder / MASTER, content + _seal(content))
 
     def _join_boundary(self, file: h5py.File) -> None:
         """Map u_n^k, n >= k, to its part; the rest is NaN."""
@@ -123,50 +154,151 @@ def read_run(folder: Path) -> RunRecord:
         If there is no run in the folder, if it can't be read, or if a part is missing (HDF5
         itself would show fill values in its place).
     """
+    with open_master(folder) as file:
+        facts = read_facts(file)
+        if "samples" not in file:
+            raise InputError(f"the run in {folder} has no samples yet: {facts['status']}")
+        for name, shown in _joined(file):
+            _check_shown(Path(file.filename).parent / name, shown)
+
+        def read(name: str) -> NDArray[Any] | None:
+            return own_dataset(file, name)[:] if name in file else None
+
+        boundary, stopped_at, events = read("boundary"), read("stopped_at"), read("events")
+        if boundary is not None:
+            _show_retired(boundary)
+        samples = own_dataset(file, "samples")[:]
+        return RunRecord(
+            samples=samples,
+            boundary=boundary,
+            sequential=read("sequential"),
+            change=own_dataset(file, "change")[:],
+            stopped_at=np.zeros(len(samples), np.int32) if stopped_at is None else stopped_at,
+            alpha_bar=own_dataset(file, "grid/alpha_bar")[:],
+            bounds=own_dataset(file, "grid/slices")[:],
+            events=np.empty(0, EVENT_DTYPE) if events is None else events,
+            config=read_settings(facts),
+            facts=facts,
+        )
+
+
+@contextlib.contextmanager
+def open_master(folder: Path) -> Iterator[h5py.File]:
+    """Open the master file of a run if it is whole; also given by its own path.
+
+    Whatever goes wrong while it is read is an error of the file. It ends with the SHA-256 of all
+    before, which is compared first: HDF5 itself can crash on a changed file.
+
+    Raises
+    ------
+    InputError
+        If there is none, or if it can't be read or understood.
+    """
     path = folder / MASTER if folder.is_dir() else folder
     if not path.is_file():
         raise InputError(f"{folder} holds no run: there is no {MASTER} in it")
     try:
+        content = path.read_bytes()
+        if _seal(content[:-_SEAL]) != content[-_SEAL:]:
+            raise InputError(f"{path} is torn, was changed, or was written by another version")
         with h5py.File(path, "r", locking="best-effort") as file:
-            if "samples" not in file:
-                raise InputError(f"the run in {folder} has no samples yet: {file.attrs['status']}")
-            for name in _joined(file):
-                _check_part(path.parent / name)
-            optional = {
-                name: file[name][:] if name in file else None for name in ("boundary", "sequential")
-            }
-            if optional["boundary"] is not None:
-                _show_retired(optional["boundary"])
-            facts = {name: _plain(value) for name, value in file.attrs.items()}
-            return RunRecord(
-                samples=file["samples"][:],
-                change=file["change"][:],
-                stopped_at=file["stopped_at"][:]
-                if "stopped_at" in file
-                else np.zeros(len(file["samples"]), np.int32),
-                alpha_bar=file["grid/alpha_bar"][:],
-                bounds=file["grid/slices"][:],
-                events=file["events"][:] if "events" in file else np.empty(0, EVENT_DTYPE),
-                config=yaml.safe_load(facts["config"]),
-                facts=facts,
-                **optional,
-            )
-    except (OSError, KeyError, ValueError, yaml.YAMLError, StoreError) as error:
-        raise InputError(f"{path} can't be read: {error}") from None
+            yield file
+    except InputError:
+        raise
+    except Exception as error:  # what h5py raises on rubbish is not one family
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise InputError(f"{path} can't be read: {reason}") from error
 
 
-def _joined(file: h5py.File) -> list[str]:
-    """Names of the files that the virtual datasets show."""
-    shown = (file[name].virtual_sources() for name in ("boundary", "events") if name in file)
-    return sorted({source.file_name for sources in shown for source in sources})
+def read_facts(file: h5py.File) -> dict[str, Any]:
+    """Read the attributes of a master file.
+
+    Raises
+    ------
+    ValueError
+        If one is missing or not of its type.
+    """
+    facts = {name: _plain(value) for name, value in file.attrs.items()}
+    if facts.get("format") != FORMAT:
+        raise ValueError(f"it has format {facts.get('format')}, not {FORMAT}")
+    wrong = [name for name, kind in _NEEDED.items() if not isinstance(facts.get(name), kind)]
+    wrong += [n for n, kind in _OPTIONAL.items() if n in facts and not isinstance(facts[n], kind)]
+    for name, kind in _LISTS.items():
+        entries = facts.get(name)
+        if not isinstance(entries, list) or not all(isinstance(one, kind) for one in entries):
+            wrong.append(name)
+    if wrong or len(facts["data_range"]) != 2:
+        raise ValueError(f"its attribute {[*wrong, 'data_range'][0]} is not what it must be")
+    return facts
 
 
-def _check_part(path: Path) -> None:
+def read_settings(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings that the attributes hold.
+
+    Raises
+    ------
+    ValueError
+        If they are none.
+    """
+    config = yaml.safe_load(facts["config"])
+    if not isinstance(config, dict) or not config.keys() <= Settings.model_fields.keys():
+        raise ValueError("its attribute config holds no settings")
+    try:
+        Settings(**config)
+    except ValidationError:
+        raise ValueError("its attribute config holds wrong settings") from None
+    return config
+
+
+def own_dataset(file: h5py.File, name: str) -> h5py.Dataset:
+    """Return an array of numbers that is in this file, or a view of other files of the run.
+
+    Raises
+    ------
+    ValueError
+        If it is missing or anything else: HDF5 would follow links to any file there is.
+    """
+    steps = name.split("/")
+    for at in range(1, len(steps) + 1):
+        if not isinstance(file.get("/".join(steps[:at]), getlink=True), h5py.HardLink):
+            raise ValueError(f"its {name} is missing, or somewhere else")
+    found = file[name]
+    if not isinstance(found, h5py.Dataset) or found.external or not found.ndim:
+        raise ValueError(f"its {name} is no array, or somewhere else")
+    if found.is_virtual and name not in _VIRTUAL:
+        raise ValueError(f"its {name} is in other files")
+    if found.dtype != EVENT_DTYPE if name == "events" else found.dtype.kind not in "fiu":
+        raise ValueError(f"its {name} has the wrong type, {found.dtype}")
+    return found
+
+
+def _joined(file: h5py.File) -> list[tuple[str, str]]:
+    """Files that the virtual datasets show, and the dataset of each."""
+    shown = {
+        (source.file_name, source.dset_name)
+        for name in _VIRTUAL
+        if name in file
+        for source in own_dataset(file, name).virtual_sources()
+    }
+    for path, _ in shown:
+        folder, _, part = path.rpartition("/")
+        if not (folder == FOLDER and PartName.parse(part)) and not EVENTS.fullmatch(path):
+            raise ValueError(f"it shows {path}, which is no file of a run")
+    return sorted(shown)
+
+
+def _check_shown(path: Path, dataset: str) -> None:
     """Refuse a file that is not there or was changed: HDF5 would show fill values instead."""
     if not path.is_file():
         raise InputError(f"{path} is missing")
-    if (part := PartName.parse(path.name)) is not None:
-        check_part(path, part)
+    part = PartName.parse(path.name)
+    with h5py.File(path if part is None else io.BytesIO(check_part(path, part)), "r") as file:
+        if own_dataset(file, dataset).is_virtual:
+            raise ValueError(f"{path} shows other files")
+
+
+def _seal(content: bytes) -> bytes:
+    return hashlib.sha256(content).digest()
 
 
 def _show_retired(boundary: NDArray[Any]) -> None:
