@@ -1,4 +1,4 @@
-"""The command line: ``pint-diffusion sample | export | grid | check``."""
+"""The command line: ``pint-diffusion sample | resume | inspect | export | grid | check``."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ Parallel-in-time sampling of diffusion models.
 commands:
   sample   draw samples with pipelined Parareal (or sequentially), write files and pictures
   resume   go on with a run that was interrupted, killed, or is to be iterated further
-  export   draw the pictures of a finished run again
+  inspect  say what is in the folder of a run, whatever became of it, and whether it is whole
+  export   draw the pictures of a finished run again, or write its events as a trace
   grid     compute noise levels and slice boundaries, store them in a file for sample --grid
   check    say what launcher, MPI, devices, network and files are, what is wrong, and what to do
 
@@ -39,12 +40,25 @@ wrong shape, 75 interrupted by a signal and can be resumed
 
 
 class Export(FromCommandLine):
-    """Draw the pictures of a finished run again."""
+    """Draw the pictures of a finished run again, or write its events as a trace."""
 
     model_config = SettingsConfigDict(cli_prog_name="pint-diffusion export")
 
     run: CliPositionalArg[Path] = Field(description="folder of the run")
     out: Path | None = Field(None, description="folder of the pictures; the run's if not given")
+    trace: Path | None = Field(
+        None,
+        description="JSON file to write the events to, for ui.perfetto.dev or chrome://tracing, "
+        "instead of the pictures",
+    )
+
+
+class Inspect(FromCommandLine):
+    """Say what is in the folder of a run, whatever became of it, and whether it is whole."""
+
+    model_config = SettingsConfigDict(cli_prog_name="pint-diffusion inspect")
+
+    run: CliPositionalArg[Path] = Field(description="folder of the run")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -84,6 +98,7 @@ def _run(arguments: list[str], speaks: bool, open_once: Callable[[str], World]) 
     commands = {
         "sample": _sample,
         "resume": _resume,
+        "inspect": _inspect,
         "export": _export,
         "grid": _grid,
         "check": _check,
@@ -149,9 +164,24 @@ def _refuse(wrong: InputError | None) -> None:
         raise wrong
 
 
+def _inspect(arguments: list[str], speaks: bool, open_once: Callable[[str], World]) -> int:
+    settings = parse(Inspect, arguments)
+    if not speaks:
+        return 0
+    from pint_diffusion.report.inspection import inspect_run, inspection_table
+
+    found = inspect_run(settings.run)
+    print(inspection_table(found))
+    return 0 if found.whole else 1
+
+
 def _export(arguments: list[str], speaks: bool, open_once: Callable[[str], World]) -> int:
     settings = parse(Export, arguments)
-    if speaks:
+    if speaks and settings.trace is not None:
+        from pint_diffusion.report.trace import write_trace
+
+        print(f"{settings.trace}: {write_trace(settings.run, settings.trace)} events")
+    elif speaks:
         from pint_diffusion.report import draw_pictures
         from pint_diffusion.store.master import read_run
 

@@ -1,0 +1,187 @@
+"""What is in the folder of a run, whatever became of it, and whether it is whole."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pint_diffusion.config import Settings
+from pint_diffusion.errors import InputError, StoreError
+from pint_diffusion.store.manifest import Manifest, parts_of
+from pint_diffusion.store.master import EVENTS, open_master, own_dataset, read_facts, read_settings
+from pint_diffusion.store.part import FOLDER, PartName, check_part
+
+_SHOWN = 20
+"""Rows of the table at most: of more iterations the last ones."""
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """A run as its files show it.
+
+    Attributes
+    ----------
+    folder : Path
+        Folder of the run.
+    facts, config : dict
+        Attributes of the master file, and the settings in it.
+    change : array, shape (K, S)
+        Of the iterations that the master file tells of.
+    samples : tuple of int or None
+        Shape of the answer so far.
+    manifest : Manifest
+        Iterations that are complete.
+    problems : dict of PartName to str
+        Parts of those that are missing or changed, and which of the two.
+    age : float
+        Seconds since the newest file was written.
+    """
+
+    folder: Path
+    facts: dict[str, Any]
+    config: dict[str, Any]
+    change: NDArray[np.float64]
+    samples: tuple[int, ...] | None
+    manifest: Manifest
+    problems: dict[PartName, str]
+    age: float
+
+    @property
+    def whole(self) -> bool:
+        """Whether everything that is called complete is there, unchanged."""
+        return not self.problems
+
+
+def inspect_run(folder: Path) -> Inspection:
+    """Look at everything in the folder of a run; nothing is changed.
+
+    Raises
+    ------
+    InputError
+        If there is no run, or if its master file or manifest can't be read.
+    """
+    if not folder.is_dir():
+        raise InputError(f"{folder} is no folder of a run")
+    with open_master(folder) as file:
+        facts = read_facts(file)
+        config = read_settings(facts)
+        change = own_dataset(file, "change")[:]
+        samples = own_dataset(file, "samples").shape if "samples" in file else None
+    manifest = Manifest.read(folder)
+    while problems := _problems(manifest):
+        before, manifest = manifest, Manifest.read(folder)
+        if before.rows == manifest.rows:  # else the run goes on, and has deleted old parts
+            break
+    written = max((path.stat().st_mtime for path in folder.glob("*.[hj]*")), default=0.0)
+    age = max(time.time() - written, 0.0)
+    return Inspection(folder, facts, config, change, samples, manifest, problems, age)
+
+
+def inspection_table(found: Inspection) -> str:
+    """Render it, in lines without a newline at the end."""
+    rows = [*_what_runs(found), *_what_is_there(found), ("resume", _resume_text(found))]
+    lines = [f"{name:<15}{text}" for name, text in rows]
+    lines += _iterations(found)
+    wrong = [f"{FOLDER}/{part} {what}" for part, what in sorted(found.problems.items())]
+    return "\n".join([*lines, *(["", *wrong] if wrong else [])])
+
+
+def _problems(manifest: Manifest) -> dict[PartName, str]:
+    problems = {}
+    for part in sorted({part for parts in manifest.rows.values() for part in parts}):
+        path = manifest.folder / FOLDER / str(part)
+        try:
+            check_part(path, part)
+        except StoreError:
+            problems[part] = "is torn or was changed" if path.exists() else "is missing"
+    return problems
+
+
+def _what_runs(found: Inspection) -> list[tuple[str, str]]:
+    facts, config = found.facts, found.config
+    status = str(facts["status"]).strip()
+    if status == "running":
+        status += f", or killed: last written {_ago(found.age)}"
+    defaults = {name: field.default for name, field in Settings.model_fields.items()}
+    given = Settings(**config).model_dump(mode="json")
+    shown = [
+        f"--{name.replace('_', '-')} {_text(value)}"
+        for name, value in given.items()
+        if name in config and value != defaults[name] and name not in ("out", "force")
+    ]
+    hosts = Counter(facts["hosts"])
+    rows = [
+        ("run", str(found.folder)),
+        ("status", status),
+        ("settings", " ".join(shown) or "all defaults"),
+        ("ranks", f"{facts['ranks']}: " + ", ".join(f"{n} on {host}" for host, n in hosts.items())),
+    ]
+    if facts["segment"]:
+        after = facts["resumed_after"]
+        begun = f"after iteration {after}" if after >= 0 else "from the beginning"
+        rows.append(("resumed", f"{facts['segment']} x, the last time {begun}"))
+    return rows
+
+
+def _what_is_there(found: Inspection) -> list[tuple[str, str]]:
+    events = Counter(
+        int(named[1])
+        for path in found.folder.glob("events-*.h5")
+        if (named := EVENTS.fullmatch(path.name))
+    )
+    known = {part for parts in found.manifest.rows.values() for part in parts}
+    loose = sum(part not in known for part in parts_of(found.folder))
+    starts = ", ".join(f"{count} of start {segment}" for segment, count in sorted(events.items()))
+    shape = "none yet" if found.samples is None else f"{found.samples[0]} of {found.samples[1:]}"
+    return [
+        ("samples", shape),
+        ("event files", starts or "none"),
+        ("other parts", f"{loose}, of iterations that are not complete" if loose else "none"),
+    ]
+
+
+def _resume_text(found: Inspection) -> str:
+    k = found.manifest.newest([])
+    if k is None or found.config.get("method") == "sequential":
+        return "begins anew"
+    return f"goes on after iteration {k}"
+
+
+def _iterations(found: Inspection) -> list[str]:
+    """One line per iteration that the master file or the manifest knows."""
+    tolerance = Settings(**found.config).tolerance
+    last = max(len(found.change), *found.manifest.rows, -1)
+    first = max(0, last + 1 - _SHOWN)
+    lines = ["", f"{'iteration':<15}{'worst change':<15}parts (tolerance {tolerance:g} / 255)"]
+    if first:
+        lines.append(f"0 to {first - 1:<10} ...")
+    for k in range(first, last + 1):
+        worst = f"{found.change[k - 1].max():.3g} / 255" if 0 < k <= len(found.change) else ""
+        lines.append(f"{k:<15}{worst:<15}{_parts_text(found, k)}".rstrip())
+    return lines if last >= 0 else []
+
+
+def _parts_text(found: Inspection, k: int) -> str:
+    if k not in found.manifest.rows:
+        return "not complete" if k > max(found.manifest.rows, default=-1) else "deleted"
+    parts = found.manifest.rows[k]
+    wrong = Counter(found.problems[part].split()[-1] for part in parts if part in found.problems)
+    whole = len(parts) - sum(wrong.values())
+    return ", ".join([f"{whole} whole", *(f"{n} {what}" for what, n in sorted(wrong.items()))])
+
+
+def _ago(seconds: float) -> str:
+    for unit, name in ((86400, "days"), (3600, "hours"), (60, "minutes")):
+        if seconds >= 2 * unit:
+            return f"{seconds / unit:.0f} {name} ago"
+    return f"{seconds:.0f} s ago"
+
+
+def _text(value: Any) -> str:
+    return ",".join(map(str, value)) if isinstance(value, list) else str(value)
