@@ -9,7 +9,7 @@ PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c co
 # A rank that can't go on ends the job; the time-out ends a job that does not.
 MPIEXEC := timeout --kill-after=10 900 $(BIN)/mpiexec
 
-.PHONY: demo test test-one test-mpi lint docs clean
+.PHONY: demo test test-one test-mpi kills fuzz lint docs clean
 
 demo: $(VENV)/.made
 	$(MPIEXEC) -n $(RANKS) $(BIN)/pint-diffusion sample --steps 64 --slices 8 --samples 16 \
@@ -23,6 +23,14 @@ test-one: $(VENV)/.made-test
 test-mpi: $(VENV)/.made-test
 	for n in 1 2 4 8; do echo "== $$n ranks"; $(MPIEXEC) -n $$n $(BIN)/python -m mpi4py -m pytest \
 	    -q -x -p no:cacheprovider --with-mpi --ranks $$n -m mpi || exit 1; done
+
+# 200 runs killed at random moments, each resumed.
+kills: $(VENV)/.made-test
+	KILLS=200 timeout --kill-after=10 7200 $(BIN)/python -m pytest -q tests/test_resume.py -k killed
+
+# 100000 changed files, read in processes of their own.
+fuzz: $(VENV)/.made-test
+	FUZZ=100000 timeout --kill-after=10 7200 $(BIN)/python -m pytest -q -s tests/test_fuzz.py
 
 lint: $(VENV)/.made-test
 	$(BIN)/ruff check .
