@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from launch import launch
 
-from pint_diffusion.cli import Check, Export
+from pint_diffusion.cli import Check, Export, Inspect
 from pint_diffusion.config import Settings
 from pint_diffusion.grid import even_bounds
 from pint_diffusion.grid_command import GridSettings
@@ -78,12 +78,16 @@ def test_what_a_page_shows_runs(page, tmp_path, mixture_file):
 
 def test_every_command_in_a_console_block_is_a_command_there_is():
     """Those too that are not run: mistyped flags are found by reading them."""
-    kinds = {"sample": Settings, "grid": GridSettings, "export": Export, "check": Check}
+    kinds = {
+        **{"sample": Settings, "resume": Settings, "grid": GridSettings},
+        **{"inspect": Inspect, "export": Export, "check": Check},
+    }
     flags = {
         what: {"--" + name.replace("_", "-") for name in kind.model_fields}
         for what, kind in kinds.items()
     }
-    flags["sample"] |= {"--no-" + flag[2:] for flag in flags["sample"]}
+    for what in ("sample", "resume"):
+        flags[what] |= {"--no-" + flag[2:] for flag in flags[what]}
     seen = 0
     for page in DOCS.glob("*.md"):
         for console in re.findall(r"```console\n(.*?)\n```", page.read_text(), re.DOTALL):
