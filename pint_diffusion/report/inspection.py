@@ -120,7 +120,7 @@ def _what_runs(found: Inspection) -> list[tuple[str, str]]:
         ("run", str(found.folder)),
         ("status", status),
         ("settings", " ".join(shown) or "all defaults"),
-        ("ranks", f"{facts['ranks']}: " + ", ".join(f"{n} on {host}" for host, n in hosts.items())),
+        ("ranks", ", ".join(f"{count} on {host}" for host, count in hosts.items())),
     ]
     if facts["segment"]:
         after = facts["resumed_after"]
