@@ -120,14 +120,14 @@ def run_job(
     with RunFolder(about, manifest, segment, first, keep_all, world, events) as folder:
         solution, sequential = solve_and_watch(plan, world, events, folder, settings.verify)
         try:
-            world.agree(folder.close)
+            folder.close_all()
         except PintError as error:
             folder.end(f"failed: {error}")
             raise
         iterations = world.share(solution.outcome.iterations if solution else 0)
         tallies = world.gather(Tally.of(events, iterations))
         if solution is not None:
-            folder.finish(solution.outcome, figures(solution, tallies, sequential), tallies)
+            folder.finish(solution.outcome, figures(solution, tallies, sequential))
     return world.agree(lambda: read_and_draw(settings) if world.rank == 0 else None)
 
 

@@ -85,15 +85,12 @@ class Tally:
         Network calls.
     evaluating : float
         Seconds in network calls.
-    rows : int
-        Events.
     """
 
     evaluations: int
     wasted: int
     calls: int
     evaluating: float
-    rows: int
 
     @classmethod
     def of(cls, events: EventLog, iterations: int) -> Tally:
@@ -110,5 +107,4 @@ class Tally:
             int((~needed).sum()),
             len(calls),
             float((calls["stop"] - calls["start"]).sum()),
-            len(table),
         )

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from pint_diffusion.convergence import Outcome
 from pint_diffusion.errors import InputError, StoreError
-from pint_diffusion.runtime.events import EventLog, Tally
+from pint_diffusion.runtime.events import EventLog
 from pint_diffusion.runtime.world import World
 from pint_diffusion.store.manifest import MANIFEST, Manifest
 from pint_diffusion.store.master import MASTER, Master
@@ -146,6 +146,17 @@ class RunFolder:
         """Write what is left."""
         self._writer.close()
 
+    def close_all(self) -> None:
+        """Write what is left, on every rank at the same time.
+
+        Raises
+        ------
+        StoreError
+            On every rank, if a file of one rank could not be written.
+        """
+        self._world.agree(self.close)
+        self._name_events()
+
     def record(self, n: int, k: int, state: Tensor | None) -> None:
         """Keep u_n^k, (1 + H, S, *shape); None: as in iteration k - 1."""
         if n == self._master.grid.slices:
@@ -172,10 +183,17 @@ class RunFolder:
         with contextlib.suppress(StoreError):  # one reason is enough
             self.close()
         self._world.barrier()
+        self._name_events()
         if self._world.rank == 0:
             self._master.facts["status"] = status
             with contextlib.suppress(OSError):
                 self._write()
+
+    def _name_events(self) -> None:
+        """Let rank 0 know the event files that were written."""
+        for rank, rows in enumerate(self._world.gather(self._writer.event_rows)):
+            if rows:
+                self._master.events[events_name(self._segment, rank)] = rows
 
     def lost(self, cause: str) -> None:
         """Let the master say that a rank was lost, within seconds; from any thread of any rank."""
@@ -192,8 +210,8 @@ class RunFolder:
             self._writer.do(say)
             done.wait(LAST_WORDS)
 
-    def finish(self, outcome: Outcome, figures: dict[str, Any], tallies: list[Tally]) -> None:
-        """Write the master for good, once every rank's files are closed. Rank 0 only."""
+    def finish(self, outcome: Outcome, figures: dict[str, Any]) -> None:
+        """Write the master for good. Rank 0 only, after `close_all`."""
         master = self._master
         master.sequential = figures.pop("sequential", None)
         master.facts |= figures | {
@@ -205,8 +223,6 @@ class RunFolder:
         master.iterations = outcome.iterations
         master.change = list(outcome.changes)
         master.stopped_at = outcome.stopped_at
-        for rank, tally in enumerate(tallies):
-            master.events[events_name(self._segment, rank)] = tally.rows
         self._write()
 
     def _write(self) -> None:

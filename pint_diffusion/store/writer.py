@@ -54,6 +54,7 @@ class Writer:
         self._slices = sorted(slices)
         self._rows: dict[int, dict[int, NDArray[np.floating]]] = {}
         self._latest: dict[int, NDArray[np.floating]] = {}
+        self.event_rows = 0  # of the event file, once it is written
         self._error: BaseException | None = None
         self._jobs: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._write, name="store", daemon=True)
@@ -100,7 +101,8 @@ class Writer:
         try:
             while (job := self._jobs.get()) is not None:
                 job()
-            write_events(self._folder / events_name(self._segment, self._rank), self._events)
+            path = self._folder / events_name(self._segment, self._rank)
+            self.event_rows = write_events(path, self._events)
         except BaseException as error:
             self._error = error
 
@@ -123,9 +125,11 @@ def events_name(segment: int, rank: int) -> str:
     return f"events-{segment:02d}-{rank:04d}.h5"
 
 
-def write_events(path: Path, events: EventLog) -> None:
-    """Write the events of a rank, as a whole."""
+def write_events(path: Path, events: EventLog) -> int:
+    """Write the events of a rank, as a whole; return how many there are."""
     image = io.BytesIO()
+    table = events.table()
     with h5py.File(image, "w") as file:
-        file["events"] = events.table()
+        file["events"] = table
     replace_file(path, image.getbuffer())
+    return len(table)
