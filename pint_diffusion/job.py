@@ -87,7 +87,8 @@ def run_job(
     refuse_differences(settings, world, plan)
     manifest = Manifest(settings.out, {}, [])
     segment = first = 0
-    identity = fingerprint(plan.evaluators[0].denoiser)
+    networks = [evaluator.denoiser for evaluator in plan.evaluators]
+    identity = fingerprint(networks) if world.rank == 0 else ""
     if resume:
         problem = plan.problem
         found = world.share(

@@ -98,12 +98,14 @@ def find(folder: Path, grid: TimeGrid, identity: str) -> Found:
     return Found(manifest, segment, k)
 
 
-def fingerprint(denoiser: Denoiser) -> str:
-    """Digest of what a network is: its kind and shape, and all arrays and weights it holds."""
-    digest = hashlib.sha256(repr((denoiser.prediction, denoiser.shape)).encode())
-    for name, array in _arrays(denoiser, 3):
-        digest.update(f"{name} {array.dtype} {array.shape}".encode())
-        digest.update(np.ascontiguousarray(array).tobytes())
+def fingerprint(networks: Sequence[Denoiser]) -> str:
+    """Digest of what networks are: their kinds and shapes, and all arrays and weights they hold."""
+    digest = hashlib.sha256()
+    for network in networks:
+        digest.update(repr((network.prediction, network.shape)).encode())
+        for name, array in _arrays(network, 3):
+            digest.update(f"{name} {array.dtype} {array.shape}".encode())
+            digest.update(np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()
 
 
