@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -18,7 +19,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from launch import launch
+from launch import launch, ranks_of
 from slurm_cluster import CannotRunError, Cluster, install
 
 from pint_diffusion.store.master import read_run
@@ -114,6 +115,7 @@ def jobs(tmp_path_factory):
                 "limited", "requeue", "--time=1", "--signal=B:USR1@5", EMULATED_MS="700"
             ),
             "loser": submit("loser", "requeue", "--partition=spare", EMULATED_MS="300"),
+            "killed": submit("killed", "requeue", EMULATED_MS="300"),
             "several": submit("several", "several_nodes", EMULATED_MS="5"),
             "single": submit("single", "single_node", EMULATED_MS="5"),
             "seeds": submit("seeds", "seeds", "--array=0-1", EMULATED_MS="0"),
@@ -134,21 +136,27 @@ def test_every_script_is_submitted_here():
     assert {path.stem for path in JOBS.glob("*.sbatch")} == tested
 
 
-def test_a_lost_node_puts_the_job_back_and_it_resumes_on_other_nodes(jobs, undisturbed):
-    job = jobs["loser"]
-    run = job.folder / f"pint_run_{job.number}"
-    deadline = time.monotonic() + 90
-    while iterations(run) < 1:
-        assert time.monotonic() < deadline, (job.about, job.log)
-        assert job.process.poll() is None, job.log
-        time.sleep(0.1)
-    assert job.about["NodeList"] == "n[3-4]"
-    job.cluster.lose("n4")
-    assert job.end() == 0
-    assert job.restarts >= 1
-    assert "n4" not in job.about["NodeList"]
-    assert f"pint-diffusion resume pint_run_{job.number}" in job.log
-    check(run, undisturbed)
+def test_a_lost_node_and_a_killed_rank_put_the_job_back_and_it_resumes(jobs, undisturbed):
+    killed, loser = jobs["killed"], jobs["loser"]
+    for job in (killed, loser):
+        deadline = time.monotonic() + 90
+        while iterations(job.folder / f"pint_run_{job.number}") < 1:
+            assert time.monotonic() < deadline, (job.about, job.log)
+            assert job.process.poll() is None, job.log
+            time.sleep(0.1)
+        if job is killed:
+            ranks = ranks_of(Path(f"pint_run_{job.number}"))
+            own = [rank for rank in ranks if Path(f"/proc/{rank}/cwd").readlink() == job.folder]
+            os.kill(own[-1], signal.SIGKILL)
+        else:
+            assert job.about["NodeList"] == "n[3-4]"
+            job.cluster.lose("n4")
+    for job in (killed, loser):
+        assert job.end() == 0
+        assert job.restarts >= 1
+        assert f"pint-diffusion resume pint_run_{job.number}" in job.log
+        check(job.folder / f"pint_run_{job.number}", undisturbed)
+    assert "n4" not in loser.about["NodeList"]
 
 
 def iterations(run: Path) -> int:
