@@ -44,7 +44,7 @@ PER_CHILD = 4000
 SECONDS_EACH = 10
 WAYS = ("bit", "byte", "character", "character", "copy", "cut", "insert", "zero")
 CHARACTERS = b"0123456789.-+eEinfa_:[]{}'\"&*!|>,#% \n"
-KINDS = ("master", "part", "manifest", "config", "grid", "mixture")
+KINDS = ("master", "part", "events", "manifest", "config", "grid", "mixture")
 
 
 def mutate(content: bytes, draw: np.random.Generator) -> bytes:
@@ -93,6 +93,7 @@ class Original:
         self.table = untimed(inspection_table(inspect_run(self.run)))
         self.master, self.manifest = self.run / "run.h5", self.run / "manifest.json"
         self.part = sorted((self.run / "parts").glob("00-*.h5"))[-1]
+        self.events = self.run / "events-00-0000.h5"
         self.name, self.row = next(
             (name, k)
             for k, parts in self.manifest_read.rows.items()
@@ -215,6 +216,10 @@ def trial(o: Original, kind: str, number: int) -> str:
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         path.write_bytes(content)
+
+
+def probe_events(o: Original) -> None:
+    same_run(read_run(o.run), o.record)
 
 
 def late(number, frame) -> None:

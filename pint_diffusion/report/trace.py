@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from pint_diffusion.errors import InputError
 from pint_diffusion.report.summary import MESSAGE_KINDS
 from pint_diffusion.store.master import EVENTS, open_master, own_dataset, read_facts
+from pint_diffusion.store.part import read_sealed
 
 _GAP = 1e-3
 """Seconds between one segment and the next: how long nobody ran is not known."""
@@ -94,7 +96,7 @@ def read_segments(folder: Path) -> dict[int, NDArray[Any]]:
 
 def _read_events(path: Path) -> NDArray[Any]:
     try:
-        with h5py.File(path, "r", locking="best-effort") as file:
+        with h5py.File(io.BytesIO(read_sealed(path)), "r") as file:
             rows: NDArray[Any] = own_dataset(file, "events")[:]
         ordered = np.isfinite(rows["stop"]) & (rows["start"] <= rows["stop"])
         if not ordered.all() or not all(kind.isascii() for kind in set(rows["kind"].tolist())):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import io
 import re
 from collections.abc import Iterator, Mapping
@@ -18,17 +17,23 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from pint_diffusion.config import Settings
-from pint_diffusion.errors import InputError
+from pint_diffusion.errors import InputError, StoreError
 from pint_diffusion.grid import TimeGrid
 from pint_diffusion.runtime.events import EVENT_DTYPE
-from pint_diffusion.store.part import FOLDER, PartName, check_part, replace_file
+from pint_diffusion.store.part import (
+    FOLDER,
+    PartName,
+    check_part,
+    read_sealed,
+    replace_file,
+    seal,
+)
 from pint_diffusion.store.record import RunRecord
 
 MASTER = "run.h5"
 FORMAT = 2
 """Version of the file format, raised when a reader of the old one would go wrong."""
 
-_SEAL = hashlib.sha256().digest_size
 EVENTS = re.compile(r"events-([0-9]{2,})-([0-9]{4,})\.h5")
 """Names of the event files: segment and rank."""
 _VIRTUAL = ("boundary", "events")
@@ -119,7 +124,7 @@ class Master:
             if self.events:
                 self._join_events(file)
         content = image.getvalue()
-        replace_file(self.folder / MASTER, content + _seal(content))
+        replace_file(self.folder / MASTER, content + seal(content))
 
     def _join_boundary(self, file: h5py.File) -> None:
         """Map u_n^k, n >= k, to its part; the rest is NaN."""
@@ -198,13 +203,13 @@ def open_master(folder: Path) -> Iterator[h5py.File]:
     if not path.is_file():
         raise InputError(f"{folder} holds no run: there is no {MASTER} in it")
     try:
-        content = path.read_bytes()
-        if _seal(content[:-_SEAL]) != content[-_SEAL:]:
-            raise InputError(f"{path} is torn, was changed, or was written by another version")
+        read_sealed(path)
         with h5py.File(path, "r", locking="best-effort") as file:
             yield file
     except InputError:
         raise
+    except StoreError as error:
+        raise InputError(str(error)) from None
     except Exception as error:  # what h5py raises on rubbish is not one family
         reason = " ".join(str(error).split()) or type(error).__name__
         raise InputError(f"{path} can't be read: {reason}") from error
@@ -292,13 +297,10 @@ def _check_shown(path: Path, dataset: str) -> None:
     if not path.is_file():
         raise InputError(f"{path} is missing")
     part = PartName.parse(path.name)
-    with h5py.File(path if part is None else io.BytesIO(check_part(path, part)), "r") as file:
+    content = read_sealed(path) if part is None else check_part(path, part)
+    with h5py.File(io.BytesIO(content), "r") as file:
         if own_dataset(file, dataset).is_virtual:
             raise ValueError(f"{path} shows other files")
-
-
-def _seal(content: bytes) -> bytes:
-    return hashlib.sha256(content).digest()
 
 
 def _show_retired(boundary: NDArray[Any]) -> None:

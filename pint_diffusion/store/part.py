@@ -118,6 +118,29 @@ def check_part(path: Path, name: PartName) -> bytes:
     return content
 
 
+def seal(content: bytes | memoryview) -> bytes:
+    """Return what is written behind a file that has no digest in its name: its SHA-256."""
+    return hashlib.sha256(content).digest()
+
+
+def read_sealed(path: Path) -> bytes:
+    """Return the content of a file that ends in the SHA-256 of all before.
+
+    Raises
+    ------
+    StoreError
+        If it is missing, torn or changed.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise StoreError(f"{path} can't be read: {error.strerror}") from None
+    size = hashlib.sha256().digest_size
+    if seal(content[:-size]) != content[-size:]:
+        raise StoreError(f"{path} is torn, was changed, or was written by another version")
+    return content
+
+
 def replace_file(path: Path, content: bytes | memoryview) -> None:
     """Write a file so that its name shows the old content or the new one, also after a crash."""
     new = path.with_name(path.name + ".new")

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from pint_diffusion.errors import StoreError
 from pint_diffusion.runtime.events import EventLog
-from pint_diffusion.store.part import replace_file, write_part
+from pint_diffusion.store.part import replace_file, seal, write_part
 
 
 class Writer:
@@ -131,5 +131,6 @@ def write_events(path: Path, events: EventLog) -> int:
     table = events.table()
     with h5py.File(image, "w") as file:
         file["events"] = table
-    replace_file(path, image.getbuffer())
+    content = image.getvalue()
+    replace_file(path, content + seal(content))
     return len(table)
