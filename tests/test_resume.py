@@ -83,7 +83,7 @@ def test_a_signal_ends_every_rank_with_code_75_and_the_run_goes_on(
     check(tmp_path / "run", undisturbed)
 
 
-@pytest.mark.parametrize("trial", range(int(os.environ.get("KILLS", "20"))))
+@pytest.mark.parametrize("trial", range(int(os.environ.get("KILLS", "10"))))
 def test_a_killed_run_goes_on_on_any_number_of_ranks(tmp_path, undisturbed, trial):
     draw = np.random.default_rng(trial)
     folder = tmp_path / "run"

@@ -55,7 +55,8 @@ class NoiseSchedule:
 
     Between training steps ``log(alpha_bar)`` is interpolated linearly; one step below the first
     training step, at t = -1, lies the clean level alpha_bar = 1. The other way, from a level to t,
-    it is ``log(sigma)``, as in k-diffusion and diffusers; the two are less than 0.1 steps apart.
+    it is ``log(sigma)``, as in k-diffusion and diffusers: with T = 1000 the two are less than 0.1
+    steps apart.
 
     Parameters
     ----------
