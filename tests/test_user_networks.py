@@ -19,10 +19,8 @@ FILES = {
     "sd_mnist": "mnist_ddpm/sd_ddpm_mnist.pth",
     "anime64": "anime64/anime64_ddpm_u8.npz",
 }
-SERIAL = {  # relative L2 error at k = 1, 2, ..., of a serial emulation by others
-    "yz_mnist": (2.8e-2, 7.3e-3, 1.3e-3, 1.6e-4, 1.1e-5),
-    "anime64": (3.4e-2, 7.0e-3, 1.5e-3, 1.5e-4, 1.3e-5),
-}
+SERIAL = (2.8e-2, 7.3e-3, 1.3e-3)
+"""Relative L2 error of yz_mnist at k = 1, 2, 3 in a serial emulation by others."""
 _loaded: dict = {}
 
 
@@ -103,21 +101,15 @@ def test_after_m_iterations_the_answer_is_the_sequential_one_to_the_bit():
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize(
-    ("name", "grid", "iterations"),
-    [
-        ("yz_mnist", {"steps": 1000, "slices": 25, "samples": 4, "seed": 3}, 3),
-        ("anime64", {"steps": 96, "slices": 12, "samples": 1, "seed": 1, "spacing": "leading"}, 1),
-    ],
-)
-def test_the_error_falls_as_that_of_a_serial_emulation(name, grid, iterations):
+def test_the_error_falls_as_that_of_a_serial_emulation():
     """Samples differ by a factor of ten, so this is for these few; benchmarks/ has the rest."""
-    model = network(name)
+    model, iterations = network("yz_mnist"), 3
+    grid = {"steps": 1000, "slices": 25, "samples": 4, "seed": 3}
     done = run(World(), model, **grid, tolerance=1e-300, max_iterations=iterations, batching=16)
     truth = run(World(), model, **grid, method="sequential").answer
     apart = (done.boundary[1:, -1] - truth).flatten(2).norm(dim=2)
     errors = (apart / truth.flatten(1).norm(dim=1)).mean(dim=1).numpy()
-    print(f"{name}: relative error {', '.join(f'{e:.1e}' for e in errors)} at k = 1, 2, ...")
-    ratio = errors / np.array(SERIAL[name][:iterations])
+    print(f"relative error {', '.join(f'{e:.1e}' for e in errors)} at k = 1, 2, ...")
+    ratio = errors / np.array(SERIAL[:iterations])
     assert (ratio < 2).all()
     assert (ratio > 0.5).all()
