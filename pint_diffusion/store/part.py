@@ -109,10 +109,7 @@ def check_part(path: Path, name: PartName) -> bytes:
     StoreError
         If it is missing, torn or changed.
     """
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise StoreError(f"{path} can't be read: {error.strerror}") from None
+    content = _content(path)
     if hashlib.sha256(content).hexdigest()[:_DIGITS] != name.digest:
         raise StoreError(f"{path} is torn or was changed: its digest is not the one in its name")
     return content
@@ -131,14 +128,18 @@ def read_sealed(path: Path) -> bytes:
     StoreError
         If it is missing, torn or changed.
     """
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise StoreError(f"{path} can't be read: {error.strerror}") from None
+    content = _content(path)
     size = hashlib.sha256().digest_size
     if seal(content[:-size]) != content[-size:]:
         raise StoreError(f"{path} is torn, was changed, or was written by another version")
     return content
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise StoreError(f"{path} can't be read: {error.strerror}") from None
 
 
 def replace_file(path: Path, content: bytes | memoryview) -> None:
