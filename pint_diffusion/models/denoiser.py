@@ -81,11 +81,14 @@ class Prediction(NamedTuple):
     variance : Tensor, shape (R, *shape), optional
         Where the network has learned it: where between the least and the greatest possible one,
         as -1 and 1, the logarithm of a step's variance lies (Nichol & Dhariwal 2021).
+    output : Tensor, shape (R, *shape) or (R, 2 C, ...), optional
+        What the network returned: the others are a function of this, the state and its level.
     """
 
     x0: Tensor
     eps: Tensor
     variance: Tensor | None = None
+    output: Tensor | None = None
 
 
 def schedule_of(denoiser: Denoiser) -> Schedule:

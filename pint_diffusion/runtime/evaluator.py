@@ -66,9 +66,11 @@ class Evaluator:
         sizes = [len(request.x) for request in requests]
         kind = self.denoiser.prediction
         x = torch.cat([r.x for r in requests]) if len(requests) > 1 else requests[0].x
-        times = [network_time(kind, self._told(r.level)) for r in requests]
-        t = self._rows(times, sizes, self.state_dtype)
-        alpha_bar = self._rows([r.level.alpha_bar for r in requests], sizes, torch.float64)
+        levels = [level for request in requests for level in request.levels]
+        t = self._rows([network_time(kind, self._told(level)) for level in levels]).to(
+            self.state_dtype
+        )
+        alpha_bar = self._rows([level.alpha_bar for level in levels])
         # Copies, so that a network that works in place can't touch the states; contiguous ones,
         # as states are that came by message, so that no bit depends on who made a state.
         given = network_input(kind, x, alpha_bar).to(
@@ -90,7 +92,7 @@ class Evaluator:
             )
             raise NetworkError(f"the network returned NaN or infinity at {self._place(bad)}")
         return [
-            predict(kind, request.x, out, rows_alpha_bar)
+            predict(kind, request.x, out, rows_alpha_bar)._replace(output=out)
             for request, out, rows_alpha_bar in zip(
                 requests, rows, alpha_bar.split(sizes), strict=True
             )
@@ -104,14 +106,13 @@ class Evaluator:
         t = float(self.schedule.timestep(max(level.alpha_bar, noisiest)))
         return Level(t, level.alpha_bar)
 
-    def _rows(self, values: list[float], sizes: list[int], dtype: torch.dtype) -> Tensor:
-        repeated = [v for v, size in zip(values, sizes, strict=True) for _ in range(size)]
-        return torch.tensor(repeated, dtype=dtype).to(self.device)
+    def _rows(self, values: list[float]) -> Tensor:
+        return torch.tensor(values, dtype=torch.float64).to(self.device)
 
     def _place(self, request: EvaluateRequest) -> str:
         return (
             f"slice {request.ask.n}, iteration {request.ask.k}, "
-            f"step {step_index(self.grid, request.level)}"
+            f"step {step_index(self.grid, request.levels[0])}"
         )
 
 

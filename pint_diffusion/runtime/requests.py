@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -41,16 +41,16 @@ class Clock(NamedTuple):
 
 
 class EvaluateRequest:
-    """One pending evaluation of the states ``x`` (S, *shape) at one level; await it."""
+    """One pending evaluation of the states ``x`` (S, *shape), each at its level; await it."""
 
-    __slots__ = ("ask", "level", "meet", "x")
+    __slots__ = ("ask", "levels", "meet", "x")
 
-    def __init__(self, ask: Ask, x: Tensor, level: Level) -> None:
+    def __init__(self, ask: Ask, x: Tensor, levels: Sequence[Level]) -> None:
         self.ask = ask
         self.x = x
-        self.level = level
+        self.levels = levels
         at, value = ask.meet or (None, None)
-        self.meet = value if at == level else None
+        self.meet = value if at == levels[0] else None
 
     def __await__(self) -> Generator[EvaluateRequest, Prediction, Prediction]:
         return (yield self)
@@ -81,7 +81,11 @@ class Ask:
 
     def __call__(self, x: Tensor, level: Level) -> EvaluateRequest:
         """Ask for what the network sees in states ``x`` (S, *shape) at ``level``."""
-        return EvaluateRequest(self, x, level)
+        return EvaluateRequest(self, x, [level] * len(x))
+
+    def rows(self, x: Tensor, levels: Sequence[Level]) -> EvaluateRequest:
+        """Ask for what the network sees in states ``x`` (S, *shape), each at its own level."""
+        return EvaluateRequest(self, x, levels)
 
 
 class TakeRequest:

@@ -53,7 +53,7 @@ def try_walk(propagator: Propagator, kind: str) -> tuple[int, ...]:
         sigma = propagator.grid.levels[i].sigma
         reason = "numbers overflow: choose other options"
         try:
-            x, past = _step(still, network, x, past, i)
+            x, past = still.replay(network, x, past, i)
             failed = not isfinite(float(x))
         except InputError as error:
             failed, reason = True, str(error)
@@ -82,8 +82,8 @@ def noise_weights(propagator: Propagator, steps: Sequence[int]) -> list[float]:
     after, blind = 1.0, BlindNetwork()
     zero, one = (torch.full((1, 1), value, dtype=torch.float64) for value in (0.0, 1.0))
     for i in reversed(steps):
-        response, _ = _step(replace(propagator, noise=lambda i: one), blind, zero, (), i)
-        growth, _ = _step(replace(propagator, noise=lambda i: zero), blind, one, (), i)
+        response, _ = replace(propagator, noise=lambda i: one).replay(blind, zero, (), i)
+        growth, _ = replace(propagator, noise=lambda i: zero).replay(blind, one, (), i)
         weights.append(after * float(response))
         after *= float(growth)
     return weights[::-1]
@@ -95,18 +95,7 @@ class BlindNetwork:
     def __init__(self) -> None:
         self.calls = 0
 
-    async def __call__(self, x: Tensor, level: Level) -> Prediction:
-        """Return the prediction at once."""
+    def __call__(self, x: Tensor, level: Level) -> Prediction:
+        """Count, and see the noise."""
         self.calls += 1
         return Prediction(0 * x, x / level.s, 0 * x)
-
-
-def _step(
-    propagator: Propagator, network: BlindNetwork, x: Tensor, past: Past, i: int
-) -> tuple[Tensor, Past]:
-    walk = propagator.step(network, x, past, i)
-    try:
-        walk.send(None)
-    except StopIteration as done:
-        return done.value
-    raise RuntimeError("a step awaited something other than an evaluation")
