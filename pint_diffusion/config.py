@@ -35,6 +35,7 @@ SpacingName: TypeAlias = Literal[
     "exponential",
     "logsnr",
     "beta",
+    "ou",
 ]
 
 
@@ -102,8 +103,10 @@ class Settings(FromCommandLine):
     bounds: tuple[int, ...] | None = Field(
         None, description="slice boundaries as M + 1 step indices, 0,...,N; even if not given"
     )
-    slicing: Literal["even", "logsnr"] = Field(
-        "even", description="what slices have alike: steps, or length in the signal-to-noise ratio"
+    slicing: Literal["even", "logsnr", "ou"] = Field(
+        "even",
+        description="what slices have alike: steps, length in the signal-to-noise ratio, or length "
+        "in Ornstein-Uhlenbeck time",
     )
     spacing: SpacingName = Field("trailing", description="where the noise levels of the steps lie")
     whole_timesteps: bool = Field(
@@ -113,7 +116,7 @@ class Settings(FromCommandLine):
     )
     sigma_min: float | None = Field(
         None,
-        description="last sigma before the end of karras, exponential, logsnr and beta",
+        description="last sigma before the end of karras, exponential, logsnr, beta and ou",
     )
     sigma_max: float | None = Field(None, description="first sigma of a spacing in sigma")
     rho: float = Field(7, ge=1, le=1000, description="exponent of karras")

@@ -50,7 +50,7 @@ class GridSettings(FromCommandLine):
     slices: PositiveInt | None = Field(
         None, description="time slices M; no boundaries in the file if not given"
     )
-    slicing: Literal["even", "logsnr", "cost"] = Field(
+    slicing: Literal["even", "logsnr", "ou", "cost"] = Field(
         "even",
         description="what slices have alike, or cost: their one-step errors have the least sum",
     )

@@ -206,6 +206,30 @@ def test_karras_is_even_in_a_root_of_sigma():
     assert np.ptp(np.diff([level.sigma ** (1 / 3) for level in levels[:-1]])) < 1e-9
 
 
+def ou_times(levels) -> np.ndarray:
+    return -np.log([level.alpha_bar for level in levels])
+
+
+@given(steps=st.integers(2, 500), low=st.floats(1e-3, 0.9), high=st.floats(1, 100))
+def test_ou_steps_are_as_long_as_the_time_that_is_left_but_never_longer_than_the_first(
+    steps, low, high
+):
+    time = ou_times(Spacing("ou", sigma_max=high, sigma_min=low, final="least").levels(DDPM, steps))
+    clock = np.where(time > 1, time - 1, np.log(np.minimum(time, 1)))
+    assert np.diff(clock) == pytest.approx((clock[-1] - clock[0]) / steps, rel=1e-6, abs=1e-9)
+    step = (clock[0] - clock[-1]) / steps
+    lengths = -np.diff(time)
+    assert (lengths <= step * np.minimum(1, time[:-1]) * (1 + 1e-6)).all()
+    whole = lengths[time[1:] >= 1]
+    assert whole == pytest.approx(np.full(whole.size, step), rel=1e-6)
+
+
+def test_an_early_stop_ends_at_its_ornstein_uhlenbeck_time():
+    levels = Spacing("ou", sigma_min=0.1, final="least").levels(DDPM, 40)
+    noisiest = -np.log(DDPM.alphas_cumprod[-1])
+    assert ou_times(levels)[[0, -1]] == pytest.approx([noisiest, np.log(1.01)], rel=1e-9)
+
+
 @pytest.mark.parametrize("steps", [1, 3, 7, 10, 25, 30, 48, 50, 64, 96, 100, 333, 500, 999, 1000])
 @pytest.mark.parametrize("spacing", ["leading", "trailing", "linspace"])
 @pytest.mark.parametrize("kind", [DDIMScheduler, DDPMScheduler])
@@ -416,6 +440,16 @@ def test_slices_by_logsnr_are_as_equal_as_the_steps_allow():
     assert bounds != SLICINGS["even"](levels, 5)
     even = Spacing("logsnr").levels(DDPM, 40)
     assert SLICINGS["logsnr"](even, 5) == even_bounds(40, 5)
+
+
+def test_slices_by_ornstein_uhlenbeck_time_are_equal_blocks_and_equal_ratios():
+    levels = Spacing("karras", final="least").levels(DDPM, 1000)
+    bounds = SLICINGS["ou"](levels, 6)
+    time = ou_times([levels[b] for b in bounds])
+    clock = np.where(time > 1, time, 1 + np.log(np.minimum(time, 1)))
+    assert -np.diff(clock) == pytest.approx((clock[0] - clock[-1]) / 6, rel=0.05)
+    even = Spacing("ou", final="least").levels(DDPM, 60)
+    assert SLICINGS["ou"](even, 6) == even_bounds(60, 6)
 
 
 def test_infinite_steps_at_both_ends_count_alike():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import inf, log, sqrt
+from math import inf, log, log1p, sqrt
 from typing import NamedTuple
 
 
@@ -41,3 +41,15 @@ class Level(NamedTuple):
         if not self.alpha_bar:
             return -inf
         return 0.5 * log(self.alpha_bar / (1.0 - self.alpha_bar)) if self.alpha_bar < 1 else inf
+
+
+def ou_clock(sigma: float) -> float:
+    """Return the clock whose equal parts are steps as PIADM takes them, at sigma = s / a.
+
+    In Ornstein-Uhlenbeck time r = -log alpha_bar = log(1 + sigma^2) these have length e min(1, r):
+    the clock is r down to r = 1, and 1 + log r below.
+    """
+    time = log1p(sigma * sigma)
+    if time >= 1:
+        return time
+    return 1 + log(time) if time else -inf

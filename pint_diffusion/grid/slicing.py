@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from math import isqrt
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pint_diffusion.errors import InputError
-from pint_diffusion.grid.level import Level
+from pint_diffusion.grid.level import Level, ou_clock
 
 
 def check_bounds(bounds: Sequence[int], steps: int) -> None:
@@ -33,8 +34,10 @@ def even_bounds(steps: int, slices: int) -> tuple[int, ...]:
     return tuple(n * steps // slices for n in range(slices + 1))
 
 
-def logsnr_bounds(levels: Sequence[Level], slices: int) -> tuple[int, ...]:
-    """Cut a walk into slices of nearly equal length in log(a / s), as M + 1 indices.
+def clock_bounds(
+    clock: Callable[[Level], float], levels: Sequence[Level], slices: int
+) -> tuple[int, ...]:
+    """Cut a walk into slices of nearly equal length on a clock, as M + 1 indices.
 
     Every slice has at least one step. A step from pure noise or into clean data is infinitely
     long; it is counted as long as the step beside it.
@@ -46,27 +49,28 @@ def logsnr_bounds(levels: Sequence[Level], slices: int) -> tuple[int, ...]:
     """
     bounds = list(even_bounds(len(levels) - 1, slices))
     steps = bounds[-1]
-    reached = np.concatenate([[0.0], np.cumsum(_lengths(levels))])
+    reached = np.concatenate([[0.0], np.cumsum(_lengths([clock(level) for level in levels]))])
     for n in range(1, slices):
         nearest = int(np.abs(reached - reached[-1] * n / slices).argmin())
         bounds[n] = min(max(nearest, bounds[n - 1] + 1), steps - (slices - n))
     return tuple(bounds)
 
 
-def _lengths(levels: Sequence[Level]) -> NDArray[np.float64]:
-    """Length of each step in log(a / s), finite."""
-    lam = np.array([level.lam for level in levels])
-    finite = np.diff(lam[np.isfinite(lam)])
+def _lengths(times: Sequence[float]) -> NDArray[np.float64]:
+    """Length of each step between times, finite."""
+    inside = [time for time in times if np.isfinite(time)]
+    finite = np.abs(np.diff(inside))
     if not finite.size:
-        return np.ones(len(levels) - 1)
-    before = finite[:1] if np.isinf(lam[0]) else finite[:0]
-    after = finite[-1:] if np.isinf(lam[-1]) else finite[:0]
+        return np.ones(len(times) - 1)
+    before = finite[:1] if np.isinf(times[0]) else finite[:0]
+    after = finite[-1:] if np.isinf(times[-1]) else finite[:0]
     return np.concatenate([before, finite, after])
 
 
 SLICINGS: dict[str, Callable[[Sequence[Level], int], tuple[int, ...]]] = {
     "even": lambda levels, slices: even_bounds(len(levels) - 1, slices),
-    "logsnr": logsnr_bounds,
+    "logsnr": partial(clock_bounds, lambda level: level.lam),
+    "ou": partial(clock_bounds, lambda level: ou_clock(level.sigma)),
 }
 """Name -> function that cuts a walk over N + 1 levels into M slices."""
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pint_diffusion.errors import InputError
-from pint_diffusion.grid.level import Level
+from pint_diffusion.grid.level import Level, ou_clock
 from pint_diffusion.grid.schedule import FlowSchedule, Schedule, SigmaSchedule
 
 Values: TypeAlias = NDArray[np.float64]
@@ -83,6 +83,17 @@ def beta(high: float, low: float, points: int, rho: float) -> Values:
     return low + (high - low) * np.asarray(quantiles, dtype=np.float64)
 
 
+def ou(high: float, low: float, points: int, rho: float) -> Values:
+    """Return sigma, even in `ou_clock` (Chen et al. 2024, arXiv 2405.15986).
+
+    Ornstein-Uhlenbeck time r = -log alpha_bar = log(1 + sigma^2) falls in equal steps of length e
+    down to r = 1, and then by equal factors, about 1 - e.
+    """
+    clock = np.linspace(ou_clock(high), ou_clock(low), points)
+    time = np.where(clock > 1, clock, np.exp(np.minimum(clock, 1) - 1))
+    return np.sqrt(np.expm1(time))
+
+
 IN_T: dict[str, Callable[[Schedule, int], Values]] = {
     "trailing": trailing,
     "leading": leading,
@@ -95,6 +106,7 @@ IN_SIGMA: dict[str, Callable[[float, float, int, float], Values]] = {
     "exponential": exponential,
     "logsnr": exponential,
     "beta": beta,
+    "ou": ou,
 }
 SPACINGS = {**IN_T, **IN_SIGMA}
 """Name -> function that gives the points of a walk, noisiest first."""
