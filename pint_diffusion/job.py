@@ -31,7 +31,7 @@ from pint_diffusion.models.denoiser import Denoiser
 from pint_diffusion.report import draw_pictures
 from pint_diffusion.report.progress import Progress
 from pint_diffusion.resume import find, fingerprint
-from pint_diffusion.runtime.device import set_threads
+from pint_diffusion.runtime.device import keep_memory, set_threads
 from pint_diffusion.runtime.events import EventLog, Tally
 from pint_diffusion.runtime.signals import listening
 from pint_diffusion.runtime.world import World
@@ -83,6 +83,7 @@ def run_job(
         lambda: set_threads(settings.threads, settings.batching == "off", cores, world.local_size)
     )
     refuse_or_warn(settings, world, denoiser)
+    keep_memory()
     plan = world.agree(lambda: make_plan(settings, world, denoiser))
     refuse_differences(settings, world, plan)
     manifest = Manifest(settings.out, {}, [])

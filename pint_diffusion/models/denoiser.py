@@ -165,13 +165,13 @@ def predict(kind: PredictionType, x: Tensor, output: Tensor, alpha_bar: Tensor) 
         return predict(kind, x, output, alpha_bar)._replace(variance=variance)
     a, s = _coefficients(x, alpha_bar)
     if kind == "epsilon":
-        return Prediction((x - s * output) / a, output)
+        return Prediction((x - s * output).div_(a), output)
     if kind == "v":
         return Prediction(a * x - s * output, s * x + a * output)
     if kind == "flow":
         z = x / (a + s)
         return Prediction(z - s / (a + s) * output, z + a / (a + s) * output)
-    return Prediction(output, (x - a * output) / s)
+    return Prediction(output, (x - a * output).div_(s))
 
 
 def _coefficients(x: Tensor, alpha_bar: Tensor) -> tuple[Tensor, Tensor]:

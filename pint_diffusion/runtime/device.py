@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import warnings
 
@@ -89,6 +90,18 @@ def set_threads(threads: int | None, batching_off: bool, cores: int, local_size:
         raise InputError(f"--threads {threads} is more than this host's {os.cpu_count()} cores")
     torch.set_num_threads(threads)
     return threads
+
+
+def keep_memory() -> None:
+    """Let the C library keep freed memory for the next states, where it is glibc.
+
+    By default it hands the memory of a state of some megabytes back to the kernel, which clears it
+    page by page for the next one: that takes longer than the arithmetic of a solver's step.
+    """
+    trim_threshold, mmap_threshold, greatest = -1, -3, 2**25  # malloc.h; more is refused
+    if mallopt := getattr(ctypes.CDLL(None), "mallopt", None):
+        mallopt(mmap_threshold, greatest)
+        mallopt(trim_threshold, 2**31 - 1)
 
 
 def usable_cores() -> int:

@@ -71,10 +71,11 @@ class Evaluator:
             self.state_dtype
         )
         alpha_bar = self._rows([level.alpha_bar for level in levels])
-        # Copies, so that a network that works in place can't touch the states; contiguous ones,
+        # Never a state itself, which a network that works in place would touch; and contiguous,
         # as states are that came by message, so that no bit depends on who made a state.
-        given = network_input(kind, x, alpha_bar).to(
-            self.dtype, copy=True, memory_format=torch.contiguous_format
+        given = network_input(kind, x, alpha_bar)
+        given = given.to(
+            self.dtype, copy=given is requests[0].x, memory_format=torch.contiguous_format
         )
         output = self.denoiser(given, t, alpha_bar.clone())
         learned = getattr(self.denoiser, "learns_variance", False)
@@ -86,10 +87,8 @@ class Evaluator:
                 f"it must return one row per state{', twice the channels' if learned else ''}"
             )
         rows = list(output.to(self.state_dtype).split(sizes))
-        if not torch.isfinite(output).all():
-            bad = next(
-                r for r, o in zip(requests, rows, strict=True) if not torch.isfinite(o).all()
-            )
+        if not finite(output):
+            bad = next(r for r, o in zip(requests, rows, strict=True) if not finite(o))
             raise NetworkError(f"the network returned NaN or infinity at {self._place(bad)}")
         return [
             predict(kind, request.x, out, rows_alpha_bar)._replace(output=out)
@@ -114,6 +113,11 @@ class Evaluator:
             f"slice {request.ask.n}, iteration {request.ask.k}, "
             f"step {step_index(self.grid, request.levels[0])}"
         )
+
+
+def finite(x: Tensor) -> bool:
+    """Whether no value is NaN or infinite; they show in the extremes, which take one pass."""
+    return bool(torch.isfinite(torch.stack(x.aminmax())).all())
 
 
 def step_index(grid: TimeGrid, level: Level) -> int:

@@ -30,7 +30,7 @@ async def ddim(evaluate: Evaluate, x: Tensor, stride: Stride, *, eta: float) -> 
     here, there = stride.here, stride.there
     x0, eps = (await evaluate(x, here))[:2]
     if eta == 0:
-        return there.a * x0 + there.s * eps
+        return (there.a * x0).add_(there.s * eps)
     c = eta * there.s / here.s * sqrt(1 - here.alpha_bar / there.alpha_bar)
     x = there.a * x0 + sqrt(max(there.s**2 - c * c, 0.0)) * eps
     return x + c * stride.noise() if c else x
