@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from textwrap import shorten
+
 EXIT_NOT_CONVERGED = 3
 """Exit code of a run whose iterations were used up before the tolerance was met."""
 
@@ -48,3 +50,8 @@ class Interrupted(PintError):
     """The run was asked to end, and can be gone on with."""
 
     exit_code = 75
+
+
+def reason(error: BaseException) -> str:
+    """Return what another library's exception says, on one line, to be quoted in a sentence."""
+    return shorten(f"{type(error).__name__}: {error}", 300)

@@ -8,13 +8,12 @@ import math
 import sys
 from numbers import Real
 from pathlib import Path
-from textwrap import shorten
 from types import ModuleType
 from typing import Any
 
 import torch
 
-from pint_diffusion.errors import InputError
+from pint_diffusion.errors import InputError, reason
 from pint_diffusion.models.denoiser import PREDICTION_TYPES, Denoiser, schedule_of
 
 ATTRIBUTES = ("shape", "prediction", "data_range")
@@ -44,19 +43,19 @@ def load_factory(spec: str, device: torch.device, dtype: torch.dtype) -> Denoise
         module = _import_file(Path(source)) if is_file else importlib.import_module(source)
         factory = getattr(module, name, None)
     except (Exception, SystemExit) as error:
-        raise InputError(f"{spec}: {source} can't be imported ({_reason(error)})") from error
+        raise InputError(f"{spec}: {source} can't be imported ({reason(error)})") from error
     if not callable(factory):
         raise InputError(f"{spec}: {source} has no function {name}; write one that returns a model")
     try:
         model = factory(device=device, dtype=dtype)
     except (Exception, SystemExit) as error:
         raise InputError(
-            f"{spec}: the call {name}(device=..., dtype=...) failed ({_reason(error)})"
+            f"{spec}: the call {name}(device=..., dtype=...) failed ({reason(error)})"
         ) from error
     try:
         _check(model)
     except Exception as error:
-        told = str(error) if isinstance(error, InputError) else _reason(error)
+        told = str(error) if isinstance(error, InputError) else reason(error)
         raise InputError(f"{spec}: {name} returned no usable denoiser: {told}") from error
     return model
 
@@ -109,7 +108,3 @@ def _check(model: Any) -> None:
 
 def _is_size(n: object) -> bool:
     return isinstance(n, int) and not isinstance(n, bool) and n > 0
-
-
-def _reason(error: BaseException) -> str:
-    return shorten(f"{type(error).__name__}: {error}", 300)
