@@ -12,8 +12,9 @@ from pydantic import Field
 from pydantic_settings import CliPositionalArg, SettingsConfigDict
 
 from pint_diffusion.check.settings import Check
-from pint_diffusion.config import FromCommandLine, Settings, parse, parse_run
+from pint_diffusion.config import Settings, parse_run
 from pint_diffusion.errors import EXIT_NOT_CONVERGED, InputError, PintError
+from pint_diffusion.flags import FromCommandLine, parse
 from pint_diffusion.grid_command import GridSettings, grid_table, make_grid_file
 from pint_diffusion.models import check_spec
 from pint_diffusion.runtime.world import World, open_world, read_launcher

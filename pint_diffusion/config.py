@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, TypeVar
+from typing import Any, Literal, TypeAlias
 
 import yaml
-from pydantic import Field, PositiveInt, ValidationError, field_validator, model_validator
-from pydantic_settings import (
-    BaseSettings,
-    PydanticBaseSettingsSource,
-    SettingsConfigDict,
-    SettingsError,
-)
+from pydantic import Field, PositiveInt, field_validator, model_validator
+from pydantic_settings import SettingsConfigDict
 
 from pint_diffusion.errors import InputError
+from pint_diffusion.flags import FromCommandLine, parse
 
-Parsed = TypeVar("Parsed", bound="FromCommandLine")
 _OWN_FLAGS = ("config", "print_config")
 SPACING_OPTIONS = (
     *("spacing", "whole_timesteps", "sigma_min", "sigma_max", "rho", "shift", "final"),
@@ -37,32 +31,6 @@ SpacingName: TypeAlias = Literal[
     "beta",
     "ou",
 ]
-
-
-class FromCommandLine(BaseSettings):
-    """Settings that are read from flags, and never from environment variables."""
-
-    model_config = SettingsConfigDict(
-        extra="forbid",
-        frozen=True,
-        cli_kebab_case=True,
-        cli_implicit_flags=True,
-        cli_exit_on_error=False,
-        cli_hide_none_type=True,
-        cli_avoid_json=True,
-    )
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Take what is given; flags override it."""
-        return (init_settings,)
 
 
 class Settings(FromCommandLine):
@@ -131,7 +99,12 @@ class Settings(FromCommandLine):
     )
     samples: PositiveInt = Field(16, description="samples S drawn at once")
     seed: int = Field(0, ge=0, lt=2**64, description="seed of the noise, with the sample's number")
-    method: Literal["parareal", "sequential"] = Field("parareal", description="sampling method")
+    method: Literal["parareal", "sequential", "paradigms"] = Field(
+        "parareal", description="sampling method, see docs/methods.md"
+    )
+    window: PositiveInt | None = Field(
+        None, description="most grid points that are evaluated at once; of paradigms (32)"
+    )
     solver: str = Field("ddim", description="solver of the fine steps, see docs/solvers.md")
     eta: float | None = Field(
         None, ge=0, le=1, description="share of noise of ddim (0) and euler_ancestral (1)"
@@ -170,15 +143,18 @@ class Settings(FromCommandLine):
     placement: Literal["root", "slice"] = Field(
         "root", description="rank of coarse solves and corrections: rank 0, or the slice's own"
     )
-    tolerance: float = Field(
-        0.1,
-        gt=0,
+    tolerance: float | None = Field(
+        None,
+        ge=0,
         allow_inf_nan=False,
-        description="a sample has converged when the mean absolute change of its values in one "
-        "iteration is below this, in units of 1/255 of the data range",
+        description="when a sample has converged, in the method's own measure. Parareal: mean "
+        "absolute change of its values in one iteration, in 1/255 of the data range (0.1); others: "
+        "see docs/methods.md. With 0 the answer is exact",
     )
     max_iterations: PositiveInt | None = Field(
-        None, description="most iterations K; M, which is always enough, if not given"
+        None,
+        description="most iterations K or rounds; what is always enough, if not given: M, or N "
+        "rounds",
     )
     batching: Literal["auto", "off"] | PositiveInt = Field(
         "auto",
@@ -250,6 +226,12 @@ class Settings(FromCommandLine):
         names = ("eta", "variance", "lam", "churn", "churn_min", "churn_max", "churn_noise")
         return {name: value for name in names if (value := getattr(self, name)) is not None}
 
+    @property
+    def method_options(self) -> dict[str, Any]:
+        """Options of the method that the user set."""
+        names = ("window",)
+        return {name: value for name in names if (value := getattr(self, name)) is not None}
+
     @model_validator(mode="after")
     def _one_grid(self) -> Settings:
         if self.bounds is not None and self.slicing != "even":
@@ -275,23 +257,6 @@ class Settings(FromCommandLine):
         """Every setting as YAML, to be read back by ``--config``."""
         left_out = {*_OWN_FLAGS, *(("steps",) if self.grid else ())}  # the grid file has its own N
         return yaml.safe_dump(self.model_dump(mode="json", exclude=left_out), sort_keys=False)
-
-
-def parse(kind: type[Parsed], arguments: Sequence[str], **given: Any) -> Parsed:
-    """Read settings of a kind from flags over ``given`` values.
-
-    Raises
-    ------
-    InputError
-        One sentence about the first thing that is wrong.
-    """
-    try:
-        return kind(_cli_parse_args=list(arguments), **given)  # type: ignore[call-arg]
-    except SettingsError as error:
-        reason = str(error).removeprefix("error parsing CLI: ")
-        raise InputError(f"{reason}; see {_help(kind)}") from None
-    except ValidationError as error:
-        raise InputError(_sentence(error, kind, given)) from None
 
 
 def parse_run(arguments: Sequence[str]) -> Settings:
@@ -324,27 +289,3 @@ def read_config(path: Path) -> dict[str, Any]:
             + ", ".join(name for name in Settings.model_fields if name not in _OWN_FLAGS)
         )
     return values
-
-
-def _help(kind: type[FromCommandLine]) -> str:
-    return f"{kind.model_config['cli_prog_name']} --help"
-
-
-def _sentence(error: ValidationError, kind: type[FromCommandLine], given: dict[str, Any]) -> str:
-    """Say what is wrong with one setting, whichever of its types it failed."""
-    errors = error.errors()
-    first = errors[0]
-    if not first["loc"]:
-        return str(first["msg"]).removeprefix("Value error, ")
-    name = str(first["loc"][0])
-    expected = " or ".join(
-        dict.fromkeys(
-            re.split(", (?:unable|got)", e["msg"].replace("Input should be ", ""))[0]
-            for e in errors
-            if e["loc"][0] == name
-        )
-    )
-    if first["type"] == "missing":
-        return f"{name.upper()} is missing; see {_help(kind)}"
-    source = "--config: " if name in given else "--"
-    return f"{source}{name.replace('_', '-')} is {first['input']!r}, but must be {expected}"

@@ -9,8 +9,9 @@ from pydantic import Field, PositiveInt, model_validator
 from pydantic_settings import CliPositionalArg, SettingsConfigDict
 
 import pint_diffusion
-from pint_diffusion.config import FromCommandLine, Settings, SpacingName
+from pint_diffusion.config import Settings, SpacingName
 from pint_diffusion.errors import InputError
+from pint_diffusion.flags import FromCommandLine
 from pint_diffusion.grid import SLICINGS, TimeGrid, spacing_of, write_grid
 from pint_diffusion.grid.gits import best_path
 

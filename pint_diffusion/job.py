@@ -29,7 +29,7 @@ from pint_diffusion.errors import (
 from pint_diffusion.methods.problem import Problem, Restart
 from pint_diffusion.models.denoiser import Denoiser
 from pint_diffusion.report import draw_pictures
-from pint_diffusion.report.progress import Progress
+from pint_diffusion.report.progress import Progress, RoundProgress
 from pint_diffusion.resume import find, fingerprint
 from pint_diffusion.runtime.device import keep_memory, set_threads
 from pint_diffusion.runtime.events import EventLog, Tally
@@ -118,7 +118,7 @@ def run_job(
     }
     if plan.problem.restart is not None:
         about.change = list(plan.problem.restart.changes[:-1])
-    keep_all = settings.keep == "boundary"
+    keep_all = settings.keep == "boundary" and not plan.method.rounds
     with RunFolder(about, manifest, segment, first, keep_all, world, events) as folder:
         solution, sequential = solve_and_watch(plan, world, events, folder, settings.verify)
         try:
@@ -141,8 +141,7 @@ def read_restart(manifest: Manifest, k: int, problem: Problem) -> Restart:
     StoreError
         If its parts can't be read here.
     """
-    made = range(k, problem.grid.slices + 1)
-    states = manifest.states(k, made)
+    states = manifest.states(k, range(problem.columns + 1))
 
     def state(n: int) -> Tensor:
         return torch.from_numpy(states[n]).to(problem.noise.device)
@@ -204,16 +203,17 @@ def solve_and_watch(
         If any rank failed; the message has the cause, and the files what came before it.
     """
     problem = plan.problem
-    slices = problem.grid.slices
-    progress = None
-    if world.rank == 0:
-        progress = Progress(slices, problem.max_iterations, problem.stop_rule.tolerance)
+    progress: Progress | RoundProgress | None = None
+    if world.rank == 0 and plan.method.rounds:
+        progress = RoundProgress(problem.grid.steps)
+    elif world.rank == 0:
+        progress = Progress(problem.grid.slices, problem.max_iterations, problem.tolerance)
 
     def watch(n: int, k: int, change: Tensor | None) -> None:
         assert progress is not None
         moved = None if change is None else change.numpy()
         progress.boundary(n, k, moved)
-        if n == slices:
+        if n == problem.columns:
             folder.iteration_done(k, moved)
 
     error: tuple[str, int] | None = None
@@ -271,6 +271,10 @@ def describe_run(settings: Settings, world: World, plan: Plan, threads: int, cor
         "status": "running",
         "config": settings.to_yaml(),
         "method": settings.method,
+        "options": " ".join(f"{name} {value}" for name, value in plan.method.options.items()),
+        "rounds": plan.method.rounds,
+        "tolerance": problem.tolerance,
+        "unit": plan.method.unit,
         "coarse_solver": problem.coarse.name,
         "summed_noise": problem.coarse.solver.stochastic,
         "fine_evaluations": try_walk(problem.fine, "fine"),
@@ -296,6 +300,7 @@ def describe_run(settings: Settings, world: World, plan: Plan, threads: int, cor
         folder=settings.out,
         grid=problem.grid,
         history=problem.fine.history,
+        columns=problem.columns,
         state=tuple(problem.noise.shape),
         dtype=str(problem.noise.dtype).removeprefix("torch."),
         facts=facts,

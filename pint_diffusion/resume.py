@@ -13,8 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pint_diffusion.config import Settings, parse
+from pint_diffusion.config import Settings
 from pint_diffusion.errors import InputError
+from pint_diffusion.flags import parse
 from pint_diffusion.grid import TimeGrid
 from pint_diffusion.models.denoiser import Denoiser
 from pint_diffusion.store.manifest import Manifest, parts_of
@@ -54,13 +55,14 @@ def settings_of(folder: Path, flags: Sequence[str]) -> Settings:
     InputError
         If there is no run, or if a flag would make it another one.
     """
-    facts, _, bounds = _read(folder)
-    config = {name: value for name, value in facts.items() if name not in ("out", "force")}
+    config, there, bounds = _read(folder)
+    config = {name: value for name, value in config.items() if name not in ("out", "force")}
     before = Settings(**config)
     settings = parse(Settings, flags, **config)
     for name in Settings.model_fields:
         old, new = getattr(before, name), getattr(settings, name)
-        if name not in MAY_DIFFER and old != new:
+        free = name in MAY_DIFFER and not (name == "tolerance" and there["rounds"])
+        if not free and old != new:
             raise InputError(
                 f"--{name.replace('_', '-')} is {new}, but the run in {folder} has {old}: leave it "
                 "out, or begin another run"
@@ -132,4 +134,4 @@ def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Any], tuple[int, ...]
         config = read_settings(facts)
         grid = np.stack([own_dataset(file, f"grid/{name}")[:] for name in ("t", "alpha_bar")], 1)
         bounds = tuple(int(n) for n in own_dataset(file, "grid/slices")[:])
-    return config, {"fingerprint": facts["fingerprint"], "levels": grid}, bounds
+    return config, facts | {"levels": grid}, bounds

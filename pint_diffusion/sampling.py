@@ -15,10 +15,12 @@ from pint_diffusion.convergence import Outcome, StopRule
 from pint_diffusion.errors import InputError, TransportError
 from pint_diffusion.grid import Schedule, TimeGrid
 from pint_diffusion.grid.time_grid import grid_of
-from pint_diffusion.methods import METHODS, Problem
+from pint_diffusion.methods import METHODS
+from pint_diffusion.methods.method import Method
+from pint_diffusion.methods.problem import Problem
 from pint_diffusion.models import load_denoiser
 from pint_diffusion.models.conditional import condition
-from pint_diffusion.models.denoiser import Denoiser, schedule_of
+from pint_diffusion.models.denoiser import Denoiser, output_shape, schedule_of
 from pint_diffusion.noise import StepNoise, initial_noise
 from pint_diffusion.runtime.device import bind_device, check_dtype
 from pint_diffusion.runtime.evaluator import Evaluator
@@ -43,8 +45,8 @@ class Plan:
         What is solved.
     evaluators : list of Evaluator
         The networks on this rank's device: the fine one, and the coarse one if it is another.
-    method : str
-        Name in `METHODS`.
+    method : Method
+        What solves it, with its options.
     batch_limit : int or None
         Most evaluations in one network call.
     patience : float
@@ -53,7 +55,7 @@ class Plan:
 
     problem: Problem
     evaluators: list[Evaluator]
-    method: str
+    method: Method
     batch_limit: int | None
     patience: float
 
@@ -105,6 +107,9 @@ def make_plan(settings: Settings, world: World, denoiser: Denoiser | None = None
     noise = StepNoise(settings.seed, settings.samples, denoiser.shape, state_dtype, device)
     fine, coarse = make_propagators(settings, schedule, grid, noise)
     check_variance(fine, denoiser, "the network")
+    method = METHODS[settings.method].configured(settings.method, settings.method_options)
+    tolerance = method.tolerance if settings.tolerance is None else settings.tolerance
+    most = method.most(grid)
     evaluators = [Evaluator(denoiser, grid, device, dtype, state_dtype)]
     if settings.coarse_model is not None and settings.method != "sequential":
         other, theirs = load_coarse(settings, device, dtype, denoiser, coarse)
@@ -118,16 +123,21 @@ def make_plan(settings: Settings, world: World, denoiser: Denoiser | None = None
         coarse=coarse,
         coarse_network=len(evaluators) - 1,
         placement=settings.placement,
-        max_iterations=min(settings.max_iterations or grid.slices, grid.slices),
-        stop_rule=StopRule(settings.tolerance, denoiser.data_range, fine.complete_from()),
+        max_iterations=min(settings.max_iterations or most, most),
+        stop_rule=StopRule(tolerance, denoiser.data_range, fine.complete_from()),
         ranks=world.size,
         watch=lambda n, k, change: None,
+        tolerance=tolerance,
+        columns=method.columns(grid, **method.options),
+        kind=denoiser.prediction,
+        output_shape=output_shape(denoiser),
     )
+    method.check(problem, **method.options)
     limits: dict[Literal["auto", "off"] | int, int | None] = {"auto": None, "off": 1}
     return Plan(
         problem,
         evaluators,
-        settings.method,
+        method,
         limits.get(settings.batching, settings.batching),  # type: ignore[arg-type]
         settings.watchdog,
     )
@@ -259,7 +269,8 @@ def solve(
             record,
             interrupted,
         )
-        METHODS[plan.method](runtime, dataclasses.replace(plan.problem, watch=watch))
+        method = plan.method
+        method.start(runtime, dataclasses.replace(plan.problem, watch=watch), **method.options)
     except Exception as error:  # the other ranks have begun and can't be told
         raise TransportError(f"the run could not begin: {error!r}") from error
     runtime.run()
@@ -286,7 +297,7 @@ def solve_sequentially(plan: Plan) -> tuple[Tensor, float]:
     """
     states: dict[int, Tensor | None] = {}
     problem = dataclasses.replace(plan.problem, ranks=1, restart=None)
-    alone = dataclasses.replace(plan, method="sequential", problem=problem)
+    alone = dataclasses.replace(plan, method=METHODS["sequential"], problem=problem)
     solution = solve(
         alone, World(), EventLog(0), lambda n, k, x: states.update({n: x}), lambda n, k, c: None
     )

@@ -167,3 +167,9 @@ def labelled(device, dtype):
 
 def labelled_with_variance(device, dtype):
     return Labelled(device, dtype, learns_variance=True)
+
+
+def stiff(device="cpu", dtype=torch.float64):
+    """A mixture of narrow modes far from each other: variances of 1e-4, standard deviation 4."""
+    means = np.array([[[[-6.0, 5.0]]], [[[6.0, -4.0]]], [[[5.0, 6.0]]]])
+    return GaussianMixture(means, np.full(3, 1e-4), np.full(3, 1 / 3), torch.device(device), dtype)

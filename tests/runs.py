@@ -48,7 +48,7 @@ def run(world: World, denoiser=None, **settings) -> Run:
     found = gathered[0][2]
     rows = []
     for k in range(found.outcome.iterations + 1):
-        row = [everything.get((n, k)) for n in range(plan.problem.grid.slices + 1)]
+        row = [everything.get((n, k)) for n in range(plan.problem.columns + 1)]
         rows.append([rows[-1][n] if x is None else x[0] for n, x in enumerate(row)])
     boundary = torch.stack([torch.stack(row) for row in rows])
     return Run(plan, found, boundary, np.concatenate([table for _, table, _ in gathered]))

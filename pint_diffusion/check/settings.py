@@ -8,7 +8,8 @@ from typing import Literal
 from pydantic import Field, PositiveInt
 from pydantic_settings import SettingsConfigDict
 
-from pint_diffusion.config import FromCommandLine, Settings
+from pint_diffusion.config import Settings
+from pint_diffusion.flags import FromCommandLine
 
 
 class Check(FromCommandLine):

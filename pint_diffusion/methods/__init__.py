@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
+from pint_diffusion.methods.method import Method
+from pint_diffusion.methods.paradigms import PARADIGMS
 from pint_diffusion.methods.parareal import parareal
-from pint_diffusion.methods.problem import Problem
 from pint_diffusion.methods.sequential import sequential
-from pint_diffusion.runtime.scheduler import Runtime
 
-METHODS: dict[str, Callable[[Runtime, Problem], None]] = {
-    "sequential": sequential,
-    "parareal": parareal,
+METHODS: dict[str, Method] = {
+    "sequential": Method(sequential),
+    "parareal": Method(parareal),
+    "paradigms": PARADIGMS,
 }
 """Methods by the name they have on the command line."""

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from pint_diffusion.convergence import StopRule
 from pint_diffusion.grid import TimeGrid
+from pint_diffusion.models.denoiser import PredictionType
 from pint_diffusion.runtime.requests import Layout
 from pint_diffusion.solvers import Propagator
 
@@ -25,9 +26,11 @@ class Restart:
     k : int
         The iteration.
     state : callable
-        n -> u_n^k, (1 + H, S, *shape), for the n >= k that this rank makes.
+        n -> what was kept of iteration k in column n: of Parareal u_n^k, (1 + H, S, *shape),
+        n >= k.
     changes : list of array, each of shape (S,)
-        Change of the last boundary state at iterations 1 .. k.
+        What was told of iterations 1 .. k: the change of the last boundary state, or of methods
+        in rounds the points that each sample had behind it.
     """
 
     k: int
@@ -59,7 +62,16 @@ class Problem:
         Number of ranks.
     watch : callable
         Rank 0 calls it with (n, k, change) for each boundary state u_n^k that was made; change is
-        (S,) on the [0, 255] scale for n = M and k > 0, else None.
+        (S,) on the [0, 255] scale for n = M and k > 0, else None. Of methods in rounds: with n the
+        number of columns, and the points that each sample has behind it.
+    tolerance : float
+        What the user or the method says; `stop_rule` has it too.
+    columns : int
+        Tensors of the checkpoint of an iteration.
+    kind : PredictionType
+        What the fine network returns, see `predict`.
+    output_shape : tuple of int
+        Shape of what it returns for one sample.
     restart : Restart, optional
         Where to go on from; from the noise if there is none.
     """
@@ -73,6 +85,10 @@ class Problem:
     stop_rule: StopRule
     ranks: int
     watch: Callable[[int, int, Tensor | None], None]
+    tolerance: float
+    columns: int
+    kind: PredictionType
+    output_shape: tuple[int, ...]
     restart: Restart | None = None
 
     @property

@@ -113,6 +113,12 @@ def schedule_of(denoiser: Denoiser) -> Schedule:
     )
 
 
+def output_shape(denoiser: Denoiser) -> tuple[int, ...]:
+    """Shape of what a network returns for a sample: twice the channels if it has the variance."""
+    channels, *rest = denoiser.shape
+    return (2 * channels if getattr(denoiser, "learns_variance", False) else channels, *rest)
+
+
 def network_time(kind: PredictionType, level: Level) -> float:
     """Return what the network is told about a level.
 

@@ -25,8 +25,8 @@ from pydantic_settings import SettingsConfigDict
 from torch import Tensor
 from tqdm import tqdm
 
-from pint_diffusion.config import FromCommandLine, parse
 from pint_diffusion.errors import InputError
+from pint_diffusion.flags import FromCommandLine, parse
 from pint_diffusion.grid import NoiseSchedule
 
 PREDICTION = "v_prediction"

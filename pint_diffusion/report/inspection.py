@@ -155,14 +155,19 @@ def _resume_text(found: Inspection) -> str:
 
 def _iterations(found: Inspection) -> list[str]:
     """One line per iteration that the master file or the manifest knows."""
-    tolerance = Settings(**found.config).tolerance
     last = max(len(found.change), *found.manifest.rows, -1)
     first = max(0, last + 1 - _SHOWN)
-    lines = ["", f"{'iteration':<15}{'worst change':<15}parts (tolerance {tolerance:g} / 255)"]
+    facts = found.facts
+    what, shown = ("round", "least step") if facts["rounds"] else ("iteration", "worst change")
+    told = f"parts (tolerance {facts['tolerance']:g} {facts['unit']})"
+    lines = ["", f"{what:<15}{shown:<15}{told}"]
     if first:
         lines.append(f"0 to {first - 1:<10} ...")
     for k in range(first, last + 1):
-        worst = f"{found.change[k - 1].max():.3g} / 255" if 0 < k <= len(found.change) else ""
+        worst = ""
+        if 0 < k <= len(found.change):
+            row = found.change[k - 1]
+            worst = f"{row.min():g}" if facts["rounds"] else f"{row.max():.3g} {facts['unit']}"
         lines.append(f"{k:<15}{worst:<15}{_parts_text(found, k)}".rstrip())
     return lines if last >= 0 else []
 

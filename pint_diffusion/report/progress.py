@@ -117,6 +117,42 @@ class Progress:
         return f", about {max(left, 0.0):.1f} s left (to iteration {guess})"
 
 
+class RoundProgress:
+    """The same for methods in rounds: how many grid points the slowest sample has behind it.
+
+    Parameters
+    ----------
+    steps : int
+        Steps N.
+    stream : text stream, optional
+        Where to write; standard error by default.
+    """
+
+    def __init__(self, steps: int, stream: TextIO | None = None) -> None:
+        self._steps = steps
+        self._stream = sys.stderr if stream is None else stream
+        self._zero = time.perf_counter()
+        self._bar: tqdm | None = None
+        if self._stream.isatty():
+            self._bar = tqdm(total=steps, file=self._stream, dynamic_ncols=True, unit="step")
+
+    def boundary(self, n: int, k: int, reached: NDArray[np.floating] | None) -> None:
+        """Note that round ``k`` is done, and the points that each sample has behind it, (S,)."""
+        least = 0 if reached is None else int(np.min(reached))
+        if self._bar is None:
+            seconds = time.perf_counter() - self._zero
+            text = f"round {k}: {seconds:.1f} s, {least} of {self._steps} steps"
+            print(text, file=self._stream, flush=True)
+        else:
+            self._bar.set_description_str(f"round {k}", refresh=False)
+            self._bar.update(least - self._bar.n)
+
+    def close(self) -> None:
+        """Leave the bar as it is and end its line."""
+        if self._bar is not None:
+            self._bar.close()
+
+
 def guess_stop(changes: dict[int, float], tolerance: float, limit: int) -> int | None:
     """Extrapolate the decay of the change to the iteration that will meet the tolerance.
 

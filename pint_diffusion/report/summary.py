@@ -103,15 +103,17 @@ def _converged(record: RunRecord) -> bool:
 def _warnings(record: RunRecord) -> list[str]:
     """What a reader must not overlook, above everything else."""
     lines = []
-    config, facts = record.config, record.facts
+    facts = record.facts
     if not _converged(record):
         missed = int((record.stopped_at == 0).sum())
+        did = f"never changed by less than {facts['tolerance']:g} {facts['unit']}"
+        if facts["rounds"]:
+            did = f"did not reach step {record.bounds[-1]}"
+        enough = record.bounds[-1] if facts["rounds"] else record.bounds.size - 1
         lines.append(
-            f"*** NOT CONVERGED after {facts['iterations']} iterations: {missed} of "
-            f"{_samples(len(record.samples))} never changed by less than "
-            f"{config['tolerance']:g} / 255."
-            f"\n*** Raise --max-iterations ({record.bounds.size - 1} are always enough) "
-            "or --tolerance."
+            f"*** NOT CONVERGED after {facts['iterations']} {_unit(record)}: {missed} of "
+            f"{_samples(len(record.samples))} {did}."
+            f"\n*** Raise --max-iterations ({enough} are always enough) or --tolerance."
         )
     return lines
 
@@ -147,7 +149,9 @@ def _what_ran(record: RunRecord) -> list[tuple[str, str]]:
         ("solver", _solvers(record)),
         ("model", str(config["model"] or "bundled")),
         ("steps N", str(steps)),
-        ("slices M", f"{slices} {per_slice}"),
+        ("options", str(facts["options"]))
+        if facts["rounds"]
+        else ("slices M", f"{slices} {per_slice}"),
         ("samples", f"{record.samples.shape[0]} of shape {record.samples.shape[1:]}"),
         ("ranks", f"{facts['ranks']}{where}"),
     ]
@@ -169,21 +173,19 @@ def _solvers(record: RunRecord) -> str:
 
 
 def _how_it_stopped(record: RunRecord) -> list[tuple[str, str]]:
-    config, facts = record.config, record.facts
+    facts = record.facts
     k = int(facts["iterations"])
     if not len(record.change):
         return []
     if facts.get("exact"):
-        ending = f"exact after {k} iterations"
+        ending = f"exact after {k} {_unit(record)}"
     else:
         ending = "converged" if facts["converged"] else "NOT CONVERGED"
+    tolerance = f"{facts['tolerance']:g} {facts['unit']}"
+    change = f"{record.change[-1].max():.3g} {facts['unit']} (worst sample), tolerance {tolerance}"
     rows = [
-        ("iterations", f"{k}, {ending}"),
-        (
-            f"change at iteration {k}",
-            f"{record.change[-1].max():.3g} / 255 (worst sample), "
-            f"tolerance {config['tolerance']:g} / 255",
-        ),
+        (_unit(record), f"{k}, {ending}"),
+        ("tolerance", tolerance) if facts["rounds"] else (f"change at iteration {k}", change),
     ]
     stops = Counter(record.stopped_at.tolist())
     if len(stops) > 1:
@@ -228,6 +230,10 @@ def is_parareal(record: RunRecord) -> bool:
     return bool(record.facts.get("method", record.config["method"]) == "parareal")
 
 
+def _unit(record: RunRecord) -> str:
+    return "rounds" if record.facts["rounds"] else "iterations"
+
+
 def is_resumed(record: RunRecord) -> bool:
     """Whether the run went on from files, so that what was counted is only a part of it."""
     return int(record.facts.get("segment", 0)) > 0
@@ -239,13 +245,14 @@ def _how_long_it_took(record: RunRecord) -> list[tuple[str, str]]:
     rows = [("wall time", _seconds(wall))]
     if facts.get("evaluation_time") is not None:
         rows.append(("one network call", _seconds(float(facts["evaluation_time"])) + " (mean)"))
-    if sequential is None and is_parareal(record) and not is_resumed(record):
+    parallel = facts.get("method", record.config["method"]) != "sequential"
+    if sequential is None and parallel and not is_resumed(record):
         rows.append(("speed-up", "not measured; --verify also runs the sequential sampler"))
     if sequential is not None:
         rows.append(("sequential wall time", _seconds(float(sequential))))
         if not is_resumed(record):
             rows.append(("speed-up", f"{float(sequential) / wall:.2f}x (measured)"))
-    if is_parareal(record) and not is_resumed(record):
+    if parallel and not is_resumed(record):
         deep, calls = int(facts["evaluations_deep"]), int(facts["calls_deep"])
         text = f"{walk / deep:.2f}x by evaluations deep, {walk / calls:.2f}x by calls deep"
         rows.append(("predicted speed-up", f"{text} (estimate: {walk} / deep, batching free)"))

@@ -118,6 +118,10 @@ class Runtime:
             clock = self._current.clock if self._current else Clock()
             self._ready.append((Task(work(*args), clock), None))
 
+    def keep(self, n: int, k: int, value: Tensor) -> None:
+        """Record column ``n`` of iteration ``k``, which every rank has, on this one."""
+        self._record(n, k, value)
+
     def finish(self, outcome: Outcome) -> None:
         """End the run on every rank; called on the one rank that knows the outcome."""
         assert self._current is not None

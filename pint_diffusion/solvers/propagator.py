@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 
 import torch
@@ -60,6 +60,16 @@ class Propagator:
         """
         bounds = self.grid.bounds
         return self.solver.carried(bounds[n] - bounds[max(n - k, 0)]) if self.carry else 0
+
+    def carried_at(self, i: int) -> int:
+        """Number of tensors carried at point ``i`` in a walk from the noise."""
+        begun = 0 if self.carry else max(b for b in self.grid.bounds if b <= i)
+        return self.solver.carried(i - begun)
+
+    def of_samples(self, rows: Sequence[int]) -> Propagator:
+        """Return the propagator of some of the samples only."""
+        noise = self.noise
+        return replace(self, noise=lambda i: noise(i)[list(rows)])
 
     def first_level(self, n: int) -> Level:
         """Level at which slice ``n`` begins."""

@@ -94,6 +94,24 @@ The result is a function of the arguments only.
 """
 
 
+def merge_options(
+    kind: str, name: str, options: Mapping[str, Any], given: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return the options of a solver or a method with those set that the user gave.
+
+    Raises
+    ------
+    InputError
+        If it has no such option.
+    """
+    for option in given:
+        if option not in options:
+            flag = option.replace("_", "-")
+            has = ", ".join("--" + o.replace("_", "-") for o in options) or "none"
+            raise InputError(f"--{flag} is no option of the {kind} {name}, which has: {has}")
+    return {**options, **given}
+
+
 @dataclass(frozen=True)
 class Solver:
     """A step and its properties.
@@ -152,12 +170,7 @@ class Solver:
         InputError
             If it has no such option.
         """
-        for option in given:
-            if option not in self.options:
-                flag = option.replace("_", "-")
-                has = ", ".join("--" + o.replace("_", "-") for o in self.options) or "none"
-                raise InputError(f"--{flag} is no option of the solver {name}, which has: {has}")
-        return replace(self, options={**self.options, **given})
+        return replace(self, options=merge_options("solver", name, self.options, given))
 
     def with_options(self) -> Step:
         """Return the step with its options filled in."""

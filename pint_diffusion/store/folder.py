@@ -111,11 +111,11 @@ class RunFolder:
             self._manifest.write()
             master.write()
         world.barrier()
-        slices = range(world.rank, master.grid.slices, world.size)
+        columns = range(world.rank, master.columns, world.size)
         self._events = events
-        self._writer = world.agree(lambda: self._open(slices))
+        self._writer = world.agree(lambda: self._open(columns))
 
-    def _open(self, slices: range) -> Writer:
+    def _open(self, columns: range) -> Writer:
         folder = self._master.folder
         if not (folder / MASTER).is_file():
             raise InputError(
@@ -124,7 +124,9 @@ class RunFolder:
             )
         if not os.access(folder / FOLDER, os.W_OK):
             raise InputError(f"--out {folder} can't be written on {self._world.host}")
-        return Writer(folder, self._segment, self._world.rank, slices, self._events, self._first)
+        retires = not self._master.facts["rounds"]
+        rank = self._world.rank
+        return Writer(folder, self._segment, rank, columns, retires, self._events, self._first)
 
     def __enter__(self) -> RunFolder:
         return self
@@ -159,7 +161,7 @@ class RunFolder:
 
     def record(self, n: int, k: int, state: Tensor | None) -> None:
         """Keep u_n^k, (1 + H, S, *shape); None: as in iteration k - 1."""
-        if n == self._master.grid.slices:
+        if n == self._master.columns:
             self._answers[k] = self._answers[k - 1] if state is None else state[0]
         self._writer.record(n, k, state)
 
@@ -227,7 +229,7 @@ class RunFolder:
 
     def _write(self) -> None:
         master, manifest = self._master, self._manifest
-        manifest.extend(self._segment, master.grid.slices, self._world.size)
+        manifest.extend(self._segment, master.columns, self._world.size, not master.facts["rounds"])
         manifest.changes = [row.tolist() for row in master.change]
         manifest.write()
         if self._keep_all:

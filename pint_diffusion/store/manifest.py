@@ -87,15 +87,17 @@ class Manifest:
         told["sha256"] = _digest(told)
         replace_file(self.folder / MANIFEST, json.dumps(told, indent=1).encode())
 
-    def extend(self, segment: int, slices: int, ranks: int) -> bool:
+    def extend(self, segment: int, columns: int, ranks: int, retires: bool) -> bool:
         """Take in iterations of a segment that have become complete; tell whether any had.
 
         Parameters
         ----------
         segment : int
             The one that is being written.
-        slices, ranks : int
-            M and R: slice n is written by rank n modulo R.
+        columns, ranks : int
+            Column n is written by rank n modulo R.
+        retires : bool
+            Columns n < k of iteration k are not written again.
         """
         found: dict[int, dict[tuple[int, str], PartName]] = {}
         for part in parts_of(self.folder):
@@ -103,7 +105,7 @@ class Manifest:
                 found.setdefault(part.k, {})[part.rank, part.group] = part
         complete = {}
         for k, parts in sorted(found.items()):
-            wanted = needed(k, slices, ranks)
+            wanted = needed(k if retires else 0, columns, ranks)
             if parts.keys() >= wanted.keys():
                 complete[k] = {parts[key]: where for key, where in wanted.items()}
         self.rows |= complete
@@ -159,15 +161,15 @@ class Manifest:
                 (self.folder / FOLDER / str(part)).unlink(missing_ok=True)
 
 
-def needed(k: int, slices: int, ranks: int) -> dict[tuple[int, str], list[int]]:
-    """Return (rank, group) of the parts that iteration ``k`` has, and their n.
+def needed(first: int, columns: int, ranks: int) -> dict[tuple[int, str], list[int]]:
+    """Return (rank, group) of the parts of an iteration that has the columns from ``first`` on.
 
-    Retired slices, n < k, have none.
+    With them go their n. The answer so far is one more column, in a part of its own.
     """
     owned: dict[tuple[int, str], list[int]] = {}
-    for n in range(k, slices):
+    for n in range(first, columns):
         owned.setdefault((n % ranks, "a"), []).append(n)
-    return owned | {(0, "b"): [slices]}
+    return owned | {(0, "b"): [columns]}
 
 
 def parts_of(folder: Path) -> list[PartName]:

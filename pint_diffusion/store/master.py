@@ -41,8 +41,9 @@ _NUMBER = (int, float)
 _NEEDED: dict[str, Any] = {
     **dict.fromkeys(("status", "config", "method", "coarse_solver", "fingerprint"), str),
     **dict.fromkeys(("seed", "ranks", "threads", "segment", "resumed_after"), int),
-    "mpi_library": str,
-    "summed_noise": bool,
+    **dict.fromkeys(("mpi_library", "options", "unit"), str),
+    **dict.fromkeys(("summed_noise", "rounds"), bool),
+    "tolerance": _NUMBER,
 }
 _OPTIONAL: dict[str, Any] = {
     **dict.fromkeys(("iterations", "evaluations", "evaluations_wasted"), int),
@@ -87,6 +88,8 @@ class Master:
         Iterations whose boundary states are shown, see `Manifest`.
     history : int
         H, tensors that a state has beside x.
+    columns : int
+        Columns of the checkpoint of an iteration; the answer so far is one more.
     events : dict of str to int
         Event files and their rows.
     """
@@ -103,6 +106,7 @@ class Master:
     stopped_at: NDArray[np.int32] | None = None
     rows: Mapping[int, Mapping[PartName, list[int]]] = field(default_factory=dict)
     history: int = 0
+    columns: int = 0
     events: dict[str, int] = field(default_factory=dict)
 
     def write(self) -> None:

@@ -29,8 +29,10 @@ class Writer:
         Which start of the run this is.
     rank : int
         This rank.
-    slices : sequence of int
-        Numbers n of the slices whose start states it writes.
+    columns : sequence of int
+        Numbers n of the columns that it writes.
+    retires : bool
+        Columns n < k of iteration k are not written again.
     events : EventLog
         Written too, at the end.
     first : int
@@ -42,7 +44,8 @@ class Writer:
         folder: Path,
         segment: int,
         rank: int,
-        slices: Sequence[int],
+        columns: Sequence[int],
+        retires: bool,
         events: EventLog,
         first: int,
     ) -> None:
@@ -51,7 +54,8 @@ class Writer:
         self._rank = rank
         self._events = events
         self._first = first
-        self._slices = sorted(slices)
+        self._columns = sorted(columns)
+        self._retires = retires
         self._rows: dict[int, dict[int, NDArray[np.floating]]] = {}
         self._latest: dict[int, NDArray[np.floating]] = {}
         self.event_rows = 0  # of the event file, once it is written
@@ -111,12 +115,12 @@ class Writer:
         self._latest[n] = values
         if k < self._first:
             return
-        if n not in self._slices:
+        if n not in self._columns:
             write_part(self._folder, self._segment, k, self._rank, "b", {n: values})
             return
         row = self._rows.setdefault(k, {})
         row[n] = values
-        if row.keys() == {n for n in self._slices if n >= k}:
+        if row.keys() == {n for n in self._columns if n >= k or not self._retires}:
             write_part(self._folder, self._segment, k, self._rank, "a", self._rows.pop(k))
 
 

@@ -1,0 +1,67 @@
+"""What a sampling method is: how it is started, its options, and what its iterations are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from pint_diffusion.grid import TimeGrid
+from pint_diffusion.methods.problem import Problem
+from pint_diffusion.solvers.solver import merge_options
+
+
+def slices(grid: TimeGrid, **_: Any) -> int:
+    """Columns of a method whose checkpoint is a state for every slice."""
+    return grid.slices
+
+
+def takes_all(problem: Problem, **_: Any) -> None:
+    """Refuse nothing."""
+
+
+@dataclass(frozen=True)
+class Method:
+    """A sampling method and its properties.
+
+    Attributes
+    ----------
+    start : callable
+        ``start(runtime, problem, **options)`` starts the coroutines of a rank.
+    options : mapping
+        Keyword arguments of `start` and their values.
+    tolerance : float
+        Tolerance if the user gives none.
+    unit : str
+        What the tolerance is compared with.
+    rounds : bool
+        Iterations are rounds over windows of grid points. Then what is known of an iteration is
+        how many points every sample has behind it, and not how far the answer has moved; at most N
+        are made, not M; and an iteration's checkpoint has all columns.
+    columns : callable
+        ``columns(grid, **options)``: tensors n = 0, 1, ... that a checkpoint of one iteration has.
+    check : callable
+        ``check(problem, **options)`` raises InputError if it can't solve a problem.
+    """
+
+    start: Callable[..., None]
+    options: Mapping[str, Any] = field(default_factory=dict)
+    tolerance: float = 0.1
+    unit: str = "/ 255"
+    rounds: bool = False
+    columns: Callable[..., int] = slices
+    check: Callable[..., None] = takes_all
+
+    def configured(self, name: str, given: Mapping[str, Any]) -> Method:
+        """Return the method with options set.
+
+        Raises
+        ------
+        InputError
+            If it has no such option.
+        """
+        return replace(self, options=merge_options("method", name, self.options, given))
+
+    def most(self, grid: TimeGrid) -> int:
+        """Return the iterations after which the answer is exact."""
+        return grid.steps if self.rounds else grid.slices

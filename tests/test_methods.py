@@ -1,0 +1,141 @@
+"""The laws of the methods in rounds, for every solver, on every transport and rank count."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from networks import stiff
+from runs import run
+
+from pint_diffusion.methods import METHODS
+from pint_diffusion.methods.problem import Restart
+from pint_diffusion.runtime.events import EventLog
+from pint_diffusion.runtime.world import World
+from pint_diffusion.sampling import solve
+from pint_diffusion.solvers import SOLVERS
+
+VARIANTS = {
+    "paradigms, 1": {"method": "paradigms", "window": 1},
+    "paradigms, 5": {"method": "paradigms", "window": 5},
+    "paradigms, all": {"method": "paradigms"},
+}
+ONE_STEP_ONLY = {"paradigms"}
+
+
+@pytest.fixture
+def exact(mixture_file):
+    """Settings under which equalities hold to the bit."""
+    return {
+        "model": f"gmm:{mixture_file}", "dtype": "float64", "batching": "off", "samples": 3,
+        "steps": 12, "slices": 4,
+    }  # fmt: skip
+
+
+def test_every_method_in_rounds_has_a_variant():
+    assert {given["method"] for given in VARIANTS.values()} == {
+        name for name, method in METHODS.items() if method.rounds
+    }
+
+
+def cases():
+    for name, given in VARIANTS.items():
+        for solver, made in SOLVERS.items():
+            if made.history and given["method"] in ONE_STEP_ONLY:
+                continue
+            yield pytest.param(given | {"solver": solver}, id=f"{name}, {solver}")
+
+
+@pytest.mark.parametrize("given", list(cases()))
+def test_the_fixed_point_is_the_sequential_trajectory_to_the_bit_on_any_ranks(world, exact, given):
+    given = exact | given
+    done = run(world, **given, tolerance=0)
+    walk = run(World(), **(given | {"method": "sequential", "window": None}))
+    alone = run(World(), **given, tolerance=0)
+    assert torch.equal(done.answer, walk.answer)
+    assert done.outcome.exact
+    equal_states(done.boundary, alone.boundary)
+    assert done.solution.clock.deep == alone.solution.clock.deep
+    check_progress(done.outcome, 12)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_with_a_tolerance_bits_are_the_same_on_any_ranks_and_near_the_sequential_ones(
+    world, exact, variant
+):
+    given = exact | VARIANTS[variant]
+    done, alone = run(world, **given), run(World(), **given)
+    walk = run(World(), **(given | {"method": "sequential", "window": None}))
+    assert np.array_equal(done.outcome.changes, alone.outcome.changes)
+    equal_states(done.boundary, alone.boundary)
+    assert (done.answer - walk.answer).abs().max() < 0.05
+    check_progress(done.outcome, 12)
+
+
+@pytest.mark.parametrize("tolerance", [0, 1e-3])
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_stiff_mixture_ends_within_as_many_rounds_as_steps(world, exact, variant, tolerance):
+    given = exact | VARIANTS[variant] | {"steps": 24, "tolerance": tolerance}
+    done = run(world, stiff(), **given)
+    check_progress(done.outcome, 24)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_round_is_all_that_is_needed_to_go_on(world, exact, variant):
+    """Each round's checkpoint, alone, leads to the bits of the undisturbed run."""
+    given = exact | VARIANTS[variant] | {"solver": "heun", "tolerance": 1e-6}
+    done, saved = run(world, **given), {}
+    solve(
+        done.plan, world, EventLog(world.rank), lambda n, k, x: saved.update({(n, k): x}),
+        lambda *_: None,
+    )  # fmt: skip
+    saved = {key: x for part in world.gather(saved) for key, x in part.items()}
+    for k in {0, 1, done.outcome.iterations // 2, done.outcome.iterations}:
+        restart = Restart(k, lambda n, k=k: saved[n, k], list(done.outcome.changes[:k]))
+        again = {}
+        plan = replace(done.plan, problem=replace(done.plan.problem, restart=restart))
+        solution = world.share(
+            solve(
+                plan, world, EventLog(world.rank), lambda n, k, x: again.update({(n, k): x}),  # noqa: B023
+                lambda *_: None,
+            )
+        )  # fmt: skip
+        again = {key: x for part in world.gather(again) for key, x in part.items()}
+        assert np.array_equal(solution.outcome.changes, done.outcome.changes)
+        for (n, j), x in again.items():
+            equal_states(x, saved[n, j])
+
+
+def test_a_window_of_one_is_ddim(world, exact):
+    given = exact | {"dtype": "float32"}
+    done = run(world, **given, method="paradigms", window=1)
+    walk = run(World(), **given, method="sequential")
+    assert torch.equal(done.answer, walk.answer)
+    assert done.outcome.iterations == 12
+
+
+def test_a_slow_sample_does_not_hold_the_batch(world, exact):
+    """What a sample does is the same beside others, and they end in rounds of their own."""
+    given = exact | {"method": "paradigms", "steps": 40, "samples": 8, "tolerance": 0.02}
+    done = run(world, **given)
+    assert len(set(done.outcome.stopped_at)) > 1
+    few = run(world, **(given | {"samples": 3}))
+    assert np.array_equal(few.outcome.stopped_at, done.outcome.stopped_at[:3])
+    assert torch.equal(few.answer, done.answer[:3])
+
+
+def check_progress(outcome, steps):
+    """At least one step more in every round, and all of them in the end."""
+    reached = np.concatenate([np.zeros((1, outcome.changes.shape[1])), outcome.changes])
+    left = reached[:-1] < steps
+    assert (np.diff(reached, axis=0)[left] >= 1).all()
+    assert (reached[-1] == steps).all()
+    assert outcome.converged
+
+
+def equal_states(a, b):
+    """Compare to the bit; not a number is nothing, and equal to nothing."""
+    assert torch.equal(torch.isnan(a), torch.isnan(b))
+    assert torch.equal(torch.nan_to_num(a), torch.nan_to_num(b))
