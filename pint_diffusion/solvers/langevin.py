@@ -1,0 +1,71 @@
+"""Underdamped Langevin dynamics at one noise level: what PIADM's corrector steps with.
+
+    dU = V dt,   dV = (-gamma V + score(U)) dt + sqrt(2 gamma) dB
+
+leaves the law with this score alone, with velocities V ~ N(0, I). While the score is frozen the
+pair (U, V) is Gaussian, and a step of any length can be drawn at once (Cheng et al. 2018, arXiv
+1707.03663; Chen et al. 2024, arXiv 2405.15986).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import expm1, sqrt
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Langevin:
+    """The exact step with a frozen score.
+
+    Attributes
+    ----------
+    length : float
+        Length e of the step, in time.
+    friction : float
+        gamma, per time.
+    """
+
+    length: float
+    friction: float
+
+    @property
+    def lost(self) -> float:
+        """Share of the velocity that friction takes, 1 - exp(-gamma e)."""
+        return -expm1(-self.friction * self.length)
+
+    @property
+    def covariance(self) -> tuple[float, float, float]:
+        """Variance of U's noise, covariance, variance of V's, for each number alike."""
+        gamma, lost = self.friction, self.lost
+        lost_twice = -expm1(-2 * gamma * self.length)
+        of_u = 2 / gamma * (self.length - 2 * lost / gamma + lost_twice / (2 * gamma))
+        return of_u, lost**2 / gamma, lost_twice
+
+    def __call__(
+        self, u: Tensor, v: Tensor, score: Tensor, noises: tuple[Tensor, Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        """Make a step.
+
+        Parameters
+        ----------
+        u, v, score : Tensor, shape (S, *shape)
+            State, velocity, and the score in the state.
+        noises : pair of Tensor, shape (S, *shape)
+            Independent standard normal values.
+
+        Returns
+        -------
+        u, v : Tensor, shape (S, *shape)
+        """
+        drift = self.lost / self.friction
+        of_u, both, of_v = self.covariance
+        along = both / sqrt(of_v)
+        across = sqrt(max(of_u - along**2, 0.0))
+        moved = u + drift * v + ((self.length - drift) / self.friction) * score
+        turned = (1 - self.lost) * v + drift * score
+        return (
+            moved + along * noises[1] + across * noises[0],
+            turned + sqrt(of_v) * noises[1],
+        )
