@@ -63,7 +63,7 @@ CASES = {
     "no samples": (lambda f: ["--samples", 0], "--samples"),
     "bounds that fall": (lambda f: ["--bounds", "0,9,5,20,64"], "boundaries"),
     "bounds and slices that differ": (lambda f: ["--bounds", "0,9,64", "--slices", 8], "bounds"),
-    "tolerance 0": (lambda f: ["--tolerance", 0], "--tolerance"),
+    "a tolerance below 0": (lambda f: ["--tolerance", -1], "--tolerance"),
     "tolerance NaN": (lambda f: ["--tolerance", "nan"], "--tolerance"),
     "placement nowhere": (lambda f: ["--placement", "moon"], "--placement"),
     "more threads than cores": (lambda f: ["--threads", 100000], "--threads"),
@@ -87,6 +87,11 @@ CASES = {
     "config with a bad value": (
         lambda f: [(f / "c.yaml").write_text("steps: many\n")] and ["--config", f / "c.yaml"],
         "steps",
+    ),
+    "an option of another method": (lambda f: ["--window", 4], "--window is no option"),
+    "no window": (lambda f: ["--method", "paradigms", "--window", 0], "--window"),
+    "a sum of increments with a history": (
+        lambda f: ["--method", "paradigms", "--solver", "unipc"], "carries a history"
     ),
     "unknown solver": (lambda f: ["--solver", "dpm++"], "dpmpp_2m"),
     "multistep as a coarse solver": (lambda f: ["--coarse-solver", "dpmpp_2m"], "multistep"),

@@ -10,12 +10,15 @@ import torch
 from networks import stiff
 from runs import run
 
+from pint_diffusion.cli import main
 from pint_diffusion.methods import METHODS
 from pint_diffusion.methods.problem import Restart
+from pint_diffusion.report.inspection import inspect_run
 from pint_diffusion.runtime.events import EventLog
 from pint_diffusion.runtime.world import World
 from pint_diffusion.sampling import solve
 from pint_diffusion.solvers import SOLVERS
+from pint_diffusion.store.master import read_run
 
 VARIANTS = {
     "paradigms, 1": {"method": "paradigms", "window": 1},
@@ -106,6 +109,24 @@ def test_a_round_is_all_that_is_needed_to_go_on(world, exact, variant):
         assert np.array_equal(solution.outcome.changes, done.outcome.changes)
         for (n, j), x in again.items():
             equal_states(x, saved[n, j])
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_run_in_rounds_that_was_stopped_is_gone_on_with_to_the_same_bits(
+    exact, variant, tmp_path
+):
+    given = exact | VARIANTS[variant]
+    flags = [f"--{name.replace('_', '-')}={value}" for name, value in given.items()]
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    assert main(["sample", *flags, "--out", str(whole)]) == 0
+    assert main(["sample", *flags, "--out", str(parts), "--max-iterations", "3"]) == 3
+    assert main(["resume", str(parts), "--max-iterations", "12"]) == 0
+    expected, found = read_run(whole), read_run(parts)
+    assert found.facts["resumed_after"] == 3
+    assert np.array_equal(found.samples, expected.samples)
+    assert np.array_equal(found.change, expected.change)
+    assert np.array_equal(found.stopped_at, expected.stopped_at)
+    assert inspect_run(parts).whole
 
 
 def test_a_window_of_one_is_ddim(world, exact):
