@@ -6,16 +6,12 @@ import contextlib
 import dataclasses
 import hashlib
 import os
-import platform
 import traceback
-from typing import Any
 
-import h5py
 import numpy as np
 import torch
 from torch import Tensor
 
-import pint_diffusion
 from pint_diffusion.check.quick import refuse_or_warn
 from pint_diffusion.config import Settings
 from pint_diffusion.errors import (
@@ -26,20 +22,21 @@ from pint_diffusion.errors import (
     RunFailed,
     TransportError,
 )
+from pint_diffusion.facts import describe_run, figures
 from pint_diffusion.methods.problem import Problem, Restart
 from pint_diffusion.models.denoiser import Denoiser
 from pint_diffusion.report import draw_pictures
 from pint_diffusion.report.progress import Progress, RoundProgress
-from pint_diffusion.resume import find, fingerprint
+from pint_diffusion.resume import Found, find, fingerprint
 from pint_diffusion.runtime.device import keep_memory, set_threads
 from pint_diffusion.runtime.events import EventLog, Tally
 from pint_diffusion.runtime.signals import listening
 from pint_diffusion.runtime.world import World
 from pint_diffusion.sampling import Plan, Solution, make_plan, solve, solve_sequentially, warm_up
-from pint_diffusion.solvers.linear import try_walk
 from pint_diffusion.store.folder import RunFolder, clear_folder
+from pint_diffusion.store.lock import FolderLock
 from pint_diffusion.store.manifest import Manifest
-from pint_diffusion.store.master import Master, read_run
+from pint_diffusion.store.master import read_run
 from pint_diffusion.store.record import RunRecord
 
 
@@ -78,6 +75,18 @@ def run_job(
     TransportError
         If the ranks can no longer agree on how to end.
     """
+    with contextlib.ExitStack() as held:
+        return run_and_write(settings, world, denoiser, resume, held)
+
+
+def run_and_write(
+    settings: Settings,
+    world: World,
+    denoiser: Denoiser | None,
+    resume: bool,
+    held: contextlib.ExitStack,
+) -> RunRecord | None:
+    """Do what `run_job` says; rank 0 enters the lock of the folder into ``held``."""
     cores = host_cores(world)
     threads = world.agree(
         lambda: set_threads(settings.threads, settings.batching == "off", cores, world.local_size)
@@ -92,11 +101,14 @@ def run_job(
     identity = fingerprint(networks) if world.rank == 0 else ""
     if resume:
         problem = plan.problem
-        found = world.share(
-            world.agree(
-                lambda: find(settings.out, problem.grid, identity) if world.rank == 0 else None
-            )
-        )
+
+        def lock_and_find() -> Found | None:
+            if world.rank != 0:
+                return None
+            held.enter_context(FolderLock(settings.out))
+            return find(settings.out, problem.grid, identity)
+
+        found = world.share(world.agree(lock_and_find))
         assert found is not None
         manifest, segment = found.manifest, found.segment
         k = found.k
@@ -105,7 +117,13 @@ def run_job(
             plan = dataclasses.replace(plan, problem=dataclasses.replace(problem, restart=restart))
             first = restart.k + 1
     else:
-        world.agree(lambda: clear_folder(settings.out, settings.force) if world.rank == 0 else None)
+        world.agree(
+            lambda: (
+                held.enter_context(clear_folder(settings.out, settings.force))
+                if world.rank == 0
+                else None
+            )
+        )
     if settings.warmup:
         with contextlib.suppress(PintError):  # the run itself will say where it went wrong
             warm_up(plan)
@@ -253,75 +271,3 @@ def solve_and_watch(
             f"'pint-diffusion resume {folder.path}'"
         )
     return solution, sequential
-
-
-def describe_run(settings: Settings, world: World, plan: Plan, threads: int, cores: int) -> Master:
-    """Say what is run, and what runs where: the master file before the first iteration."""
-    problem = plan.problem
-    mpi_library = "none"
-    if world.comm is not None:
-        from mpi4py import MPI
-
-        mpi_library = MPI.Get_library_version().splitlines()[0].strip("\x00 ")
-    device = plan.evaluators[0].device
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor()
-    here = world.host, f"{device} {name}".strip(), cores / world.local_size
-    hosts, devices, cores_per_rank = zip(*world.gather(here), strict=True)
-    facts: dict[str, Any] = {
-        "status": "running",
-        "config": settings.to_yaml(),
-        "method": settings.method,
-        "options": " ".join(f"{name} {value}" for name, value in plan.method.options.items()),
-        "rounds": plan.method.rounds,
-        "tolerance": problem.tolerance,
-        "unit": plan.method.unit,
-        "coarse_solver": problem.coarse.name,
-        "summed_noise": problem.coarse.solver.stochastic,
-        "fine_evaluations": try_walk(problem.fine, "fine"),
-        "coarse_evaluations": try_walk(problem.coarse, "coarse"),
-        "seed": settings.seed,
-        "data_range": problem.stop_rule.data_range,
-        "ranks": world.size,
-        "threads": threads,
-        "hosts": hosts,
-        "devices": devices,
-        "mpi_library": mpi_library,
-        "versions": [
-            f"pint-diffusion {pint_diffusion.__version__}",
-            f"python {platform.python_version()}",
-            f"torch {torch.__version__}",
-            f"numpy {np.__version__}",
-            f"h5py {h5py.__version__}",
-        ],
-    }
-    if device.type == "cpu":
-        facts["cores_per_rank"] = min(cores_per_rank)
-    return Master(
-        folder=settings.out,
-        grid=problem.grid,
-        history=problem.fine.history,
-        columns=problem.columns,
-        state=tuple(problem.noise.shape),
-        dtype=str(problem.noise.dtype).removeprefix("torch."),
-        facts=facts,
-    )
-
-
-def figures(
-    solution: Solution, tallies: list[Tally], sequential: tuple[Tensor, float] | None
-) -> dict[str, Any]:
-    """Count and time a solved run, and keep the sequential answer if there is one."""
-    calls = sum(tally.calls for tally in tallies)
-    counted: dict[str, Any] = {
-        "evaluations": sum(tally.evaluations for tally in tallies),
-        "evaluations_wasted": sum(tally.wasted for tally in tallies),
-        "evaluations_deep": solution.clock.deep,
-        "calls_deep": solution.clock.calls,
-        "network_calls": calls,
-        "evaluation_time": sum(tally.evaluating for tally in tallies) / max(calls, 1),
-        "wall_time": solution.wall_time,
-    }
-    if sequential is not None:
-        answer, seconds = sequential
-        counted |= {"sequential": answer.cpu().numpy(), "sequential_wall_time": seconds}
-    return counted

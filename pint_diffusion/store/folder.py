@@ -15,6 +15,7 @@ from pint_diffusion.convergence import Outcome
 from pint_diffusion.errors import InputError, StoreError
 from pint_diffusion.runtime.events import EventLog
 from pint_diffusion.runtime.world import World
+from pint_diffusion.store.lock import LOCK, FolderLock
 from pint_diffusion.store.manifest import MANIFEST, Manifest
 from pint_diffusion.store.master import MASTER, Master
 from pint_diffusion.store.part import FOLDER
@@ -36,27 +37,28 @@ OF_A_RUN = (
 """Files of a run, which --force deletes."""
 
 
-def clear_folder(folder: Path, force: bool) -> None:
-    """Make the folder of a run ready; with ``force`` delete the files of the run in it.
+def clear_folder(folder: Path, force: bool) -> FolderLock:
+    """Make the folder of a run ready and lock it; with ``force`` delete the run in it.
 
     Raises
     ------
     InputError
-        If it can't be written or, without ``force``, holds anything.
+        If it can't be written, if a job writes there or, without ``force``, if it holds anything.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        if not force and any(folder.iterdir()):
-            raise InputError(
-                f"--out {folder} is not empty: give another folder, or --force to overwrite "
-                "the run in it"
-            )
-        for pattern in OF_A_RUN:
-            for old in folder.glob(pattern):
-                old.unlink()
-        probe = folder / f".write-test-{os.getpid()}"
-        probe.write_bytes(b"")
-        probe.unlink()
+        with contextlib.ExitStack() as undo:
+            lock = undo.enter_context(FolderLock(folder))
+            if not force and any(path.name != LOCK for path in folder.iterdir()):
+                raise InputError(
+                    f"--out {folder} is not empty: give another folder, or --force to overwrite "
+                    "the run in it"
+                )
+            for pattern in OF_A_RUN:
+                for old in folder.glob(pattern):
+                    old.unlink()
+            undo.pop_all()
+            return lock
     except OSError as error:
         raise InputError(f"--out {folder} can't be written: {error.strerror}") from None
 
