@@ -64,7 +64,7 @@ class MpiTransport:
     comm : MPI.Comm
         Communicator of the run; it is duplicated, so that nothing else can match its messages.
     events : EventLog
-        Is told when each message left and arrived.
+        Is told when each message left and arrived; its clock starts here, on all ranks at once.
     pinned : bool
         Stage messages in pinned host memory, for states that live on a CUDA device.
     watchdog : Watchdog
@@ -87,6 +87,9 @@ class MpiTransport:
         self._beats = np.zeros(comm.size, dtype=np.int64)  # sent by the communication thread
         self._wake = threading.Event()
         self._closing = threading.Event()
+        # Else the first big message between two hosts would wait for their connection.
+        self._comm.Alltoall(self._sent, self._received)
+        events.restart_clock()
         self._thread = threading.Thread(target=self._communicate, name="mpi", daemon=True)
         self._thread.start()
 
