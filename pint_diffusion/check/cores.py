@@ -11,7 +11,7 @@ from pint_diffusion.check.finding import Finding
 def binding(facts: Sequence[Facts]) -> Iterator[Finding]:
     """Ranks that were bound to fewer cores than they are, on a host that has more."""
     for host, ranks in by_host(facts).items():
-        cores = set[int]().union(*(one.cores for one in ranks))
+        cores = _cores(ranks)
         there = ranks[0].host_cores
         if len(cores) < min(len(ranks), there):
             yield Finding(
@@ -28,7 +28,7 @@ def cores(facts: Sequence[Facts]) -> Iterator[Finding]:
     bound = list(binding(facts))
     yield from bound
     for host, ranks in by_host(facts).items():
-        shared = set[int]().union(*(one.cores for one in ranks))
+        shared = _cores(ranks)
         if len(shared) < len(ranks) and not bound:
             yield Finding(
                 "cores",
@@ -41,7 +41,7 @@ def cores(facts: Sequence[Facts]) -> Iterator[Finding]:
 def omp_threads(facts: Sequence[Facts]) -> Iterator[Finding]:
     """Compare OMP_NUM_THREADS with a rank's share of its host's cores."""
     for host, ranks in by_host(facts).items():
-        shared = set[int]().union(*(one.cores for one in ranks))
+        shared = _cores(ranks)
         share = max(1, len(shared) // len(ranks))
         threads = {one.variables.get("OMP_NUM_THREADS", "").split(",")[0] for one in ranks}
         most = max((int(value) for value in threads if value.isdigit()), default=0)
@@ -53,3 +53,8 @@ def omp_threads(facts: Sequence[Facts]) -> Iterator[Finding]:
                 f"{len(shared)} core(s)",
                 f"set OMP_NUM_THREADS={share}",
             )
+
+
+def _cores(ranks: Sequence[Facts]) -> set[int]:
+    """All cores that ranks may run on."""
+    return set[int]().union(*(one.cores for one in ranks))
