@@ -1,4 +1,4 @@
-"""The command line: ``pint-diffusion sample | resume | inspect | export | grid | check``."""
+"""The command line: ``pint-diffusion sample | resume | compare | inspect | export | ...``."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from pydantic import Field
 from pydantic_settings import CliPositionalArg, SettingsConfigDict
 
 from pint_diffusion.check.settings import Check
-from pint_diffusion.config import Settings, parse_run
+from pint_diffusion.compare.settings import Compare
+from pint_diffusion.config import Settings, parse_over_file, parse_run
 from pint_diffusion.errors import EXIT_NOT_CONVERGED, InputError, PintError
 from pint_diffusion.flags import FromCommandLine, parse
 from pint_diffusion.grid_command import GridSettings, grid_table, make_grid_file
@@ -27,6 +28,7 @@ Parallel-in-time sampling of diffusion models.
 commands:
   sample   draw samples with pipelined Parareal (or sequentially), write files and pictures
   resume   go on with a run that was interrupted, killed, or is to be iterated further
+  compare  run every method on one problem, by its own rule and at equal error: table and figure
   inspect  say what is in the folder of a run, whatever became of it, and whether it is whole
   export   draw the pictures of a finished run again, or write its events as a trace
   grid     compute noise levels and slice boundaries, store them in a file for sample --grid
@@ -99,6 +101,7 @@ def _run(arguments: list[str], speaks: bool, open_once: Callable[[str], World]) 
     commands = {
         "sample": _sample,
         "resume": _resume,
+        "compare": _compare,
         "inspect": _inspect,
         "export": _export,
         "grid": _grid,
@@ -158,6 +161,16 @@ def _run_job(
         print(f"files and pictures are in {settings.out}{os.sep}", flush=True)
     converged = world.share(record is None or bool(record.facts["converged"]))
     return 0 if converged else EXIT_NOT_CONVERGED
+
+
+def _compare(arguments: list[str], speaks: bool, open_once: Callable[[str], World]) -> int:
+    settings = parse_over_file(Compare, arguments)
+    check_spec(settings.model)
+    world = open_once(settings.transport)
+    from pint_diffusion.compare.command import compare
+
+    compare(settings, world)
+    return 0
 
 
 def _refuse(wrong: InputError | None) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, TypeVar
 
 import yaml
 from pydantic import Field, PositiveInt, field_validator, model_validator
@@ -13,6 +13,7 @@ from pydantic_settings import SettingsConfigDict
 from pint_diffusion.errors import InputError
 from pint_diffusion.flags import FromCommandLine, parse
 
+Run = TypeVar("Run", bound="Settings")
 _OWN_FLAGS = ("config", "print_config")
 SPACING_OPTIONS = (
     *("spacing", "whole_timesteps", "sigma_min", "sigma_max", "rho", "shift", "final"),
@@ -99,11 +100,24 @@ class Settings(FromCommandLine):
     )
     samples: PositiveInt = Field(16, description="samples S drawn at once")
     seed: int = Field(0, ge=0, lt=2**64, description="seed of the noise, with the sample's number")
-    method: Literal["parareal", "sequential", "paradigms"] = Field(
+    method: Literal["parareal", "sequential", "paradigms", "piadm"] = Field(
         "parareal", description="sampling method, see docs/methods.md"
     )
     window: PositiveInt | None = Field(
         None, description="most grid points that are evaluated at once; of paradigms (32)"
+    )
+    schedule: Literal["blocks", "diagonal"] | None = Field(
+        None,
+        description="when a slice of piadm begins: when the one before has ended (blocks), or a "
+        "round later than it (diagonal)",
+    )
+    freeze: Literal["x0", "eps", "score", "v", "increments"] | None = Field(
+        None,
+        description="what of the network's answer stays while a sweep of piadm moves a state (x0 "
+        "if the solver draws noise, else v)",
+    )
+    sweeps: PositiveInt | None = Field(
+        None, description="sweeps of every slice of piadm, instead of --tolerance"
     )
     solver: str = Field("ddim", description="solver of the fine steps, see docs/solvers.md")
     eta: float | None = Field(
@@ -229,7 +243,7 @@ class Settings(FromCommandLine):
     @property
     def method_options(self) -> dict[str, Any]:
         """Options of the method that the user set."""
-        names = ("window",)
+        names = ("window", "schedule", "freeze", "sweeps")
         return {name: value for name in names if (value := getattr(self, name)) is not None}
 
     @model_validator(mode="after")
@@ -261,10 +275,15 @@ class Settings(FromCommandLine):
 
 def parse_run(arguments: Sequence[str]) -> Settings:
     """Read the settings of a run: defaults, then the YAML file, then flags."""
-    settings = parse(Settings, arguments)
+    return parse_over_file(Settings, arguments)
+
+
+def parse_over_file(kind: type[Run], arguments: Sequence[str]) -> Run:
+    """Read settings of a kind: defaults, then the YAML file, then flags."""
+    settings = parse(kind, arguments)
     if settings.config is None:
         return settings
-    return parse(Settings, arguments, **read_config(settings.config))
+    return parse(kind, arguments, **read_config(settings.config))
 
 
 def read_config(path: Path) -> dict[str, Any]:

@@ -58,6 +58,15 @@ def dataflow_bound(fine: Sequence[int], coarse: Sequence[int], k: int) -> int:
     return int(before[-1])
 
 
+def barrier_depth(fine: Sequence[int], coarse: Sequence[int], k: int) -> int:
+    """Evaluations one after another of k iterations with a barrier after each of their two parts.
+
+    The predictor sweep, then k times all fine solves at once and a coarse sweep: M + k(B + M) for
+    M even slices of B evaluations and one coarse one (SRDS without its pipeline).
+    """
+    return sum(coarse) + k * (max(fine) + sum(coarse))
+
+
 def even_steps(bounds: Sequence[int]) -> int | None:
     """B, the steps of every slice, or None if slices differ."""
     lengths = {int(length) for length in np.diff(np.asarray(bounds))}

@@ -54,6 +54,7 @@ class EventLog:
         self._rows: list[Event] = []
         self._zero = time.perf_counter()
         self.longest = 0.0  # seconds of the longest network call
+        self.sent_bytes = 0
 
     def restart_clock(self) -> None:
         """Call this moment 0; every rank does so right after a barrier."""

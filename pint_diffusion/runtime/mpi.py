@@ -111,6 +111,7 @@ class MpiTransport:
                 copied = torch.cuda.Event()
                 copied.record()
         self._sent[to] += 1
+        self._events.sent_bytes += size
         self._outbox.put(_Outgoing(to, key, buffer, copied, self._events.now()))
         self._wake.set()
 

@@ -1,0 +1,218 @@
+"""One run of the comparison, and how an entry is brought to a given error."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pint_diffusion.compare.entries import Entry
+from pint_diffusion.config import Settings
+from pint_diffusion.models.denoiser import Denoiser
+from pint_diffusion.runtime.events import EVALUATION_KINDS, EventLog, Tally
+from pint_diffusion.runtime.world import World
+from pint_diffusion.sampling import Plan, make_plan, solve
+
+TRIES = 5
+"""Runs that may be made to find a tolerance."""
+
+CLOSE = 0.4
+"""A tolerance is good enough if its error is between this share of the target and the target."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What one run took.
+
+    Attributes
+    ----------
+    rounds : int
+        Iterations or rounds.
+    deep : int
+        Longest chain of evaluations that depend on one another, if batches cost nothing.
+    evaluations : int
+        Network evaluations of all samples, without those that the answer did not need.
+    held : int
+        States that a checkpoint has: what is live between two rounds.
+    bytes : int
+        Sent by all ranks together.
+    wall : float
+        Seconds on these ranks.
+    error : float
+        Relative L2 error against the sequential samples.
+    worst : float
+        Greatest difference of a value.
+    mean : float
+        Mean difference, with the data range stretched to [0, 255].
+    tolerance : float or None
+        Of the run; None where it was stopped after so many iterations.
+    converged : bool
+        By the method's own rule.
+    per_round : list of int
+        Evaluations of each round.
+    """
+
+    rounds: int
+    deep: int
+    evaluations: int
+    held: int
+    bytes: int
+    wall: float
+    error: float
+    worst: float
+    mean: float
+    tolerance: float | None
+    converged: bool
+    per_round: list[int]
+
+
+class Bench:
+    """Runs entries on one problem and measures them; every rank makes the same calls.
+
+    Parameters
+    ----------
+    settings : Settings
+        What all entries have in common.
+    world : World
+        The processes.
+    denoiser : Denoiser, optional
+        The network, instead of ``settings.model``.
+    """
+
+    def __init__(self, settings: Settings, world: World, denoiser: Denoiser | None = None) -> None:
+        self._settings = settings
+        self._world = world
+        self._denoiser = denoiser
+        self.truth: Tensor | None = None
+
+    def plan(self, given: dict[str, Any]) -> Plan:
+        """Build the problem of an entry.
+
+        Raises
+        ------
+        InputError
+            On every rank, if it can't be solved by that method.
+        """
+        settings = self._settings.model_copy(update=given)
+        return self._world.agree(lambda: make_plan(settings, self._world, self._denoiser))
+
+    def run(self, given: dict[str, Any]) -> Measured:
+        """Run once; the first run is the sequential one, which the others are compared with."""
+        plan, world = self.plan(given), self._world
+        problem, events = plan.problem, EventLog(world.rank)
+        answers: dict[int, Tensor] = {}
+
+        def record(n: int, k: int, state: Tensor | None) -> None:
+            if n == problem.columns:
+                answers[k] = answers[k - 1] if state is None else state[0]
+
+        solution = world.share(solve(plan, world, events, record, lambda n, k, change: None))
+        assert solution is not None
+        k = solution.outcome.iterations
+        answer = world.share(answers[k].cpu() if world.rank == 0 else None)
+        assert answer is not None
+        if self.truth is None:
+            self.truth = answer
+        tallies = world.gather((Tally.of(events, k), events.sent_bytes, counts(events)))
+        per_round = np.zeros(max(len(one) for _, _, one in tallies), dtype=int)
+        for _, _, one in tallies:
+            per_round[: len(one)] += one
+        low, high = problem.stop_rule.data_range
+        difference = (answer - self.truth).double()
+        return Measured(
+            rounds=k,
+            deep=solution.clock.deep,
+            evaluations=sum(tally.evaluations for tally, _, _ in tallies),
+            held=problem.columns + 1,
+            bytes=sum(sent for _, sent, _ in tallies),
+            wall=solution.wall_time,
+            error=float(difference.norm() / self.truth.double().norm()),
+            worst=float(difference.abs().max()),
+            mean=float(difference.abs().mean()) * 255 / (high - low),
+            tolerance=problem.tolerance,
+            converged=solution.outcome.converged,
+            per_round=per_round.tolist(),
+        )
+
+    def tune(self, entry: Entry, target: float, own: Measured) -> Measured | None:
+        """Bring an entry to an error of at most ``target``, with as little work as can be found.
+
+        Parameters
+        ----------
+        entry : Entry
+            What is tuned.
+        target : float
+            Relative L2 error.
+        own : Measured
+            By its own rule.
+
+        Returns
+        -------
+        Measured or None
+            None if it was not reached in a few runs.
+        """
+        if entry.tuned == "iterations":
+            return self._tune_iterations(entry, target, own)
+        best, found = None, own
+        for _ in range(TRIES):
+            if found.error <= target and (best is None or found.evaluations < best.evaluations):
+                best = found
+            if CLOSE * target <= found.error <= target:
+                break
+            assert found.tolerance is not None
+            ratio = 0.7 * target / found.error if found.error else 100.0
+            tolerance = found.tolerance * min(max(ratio, 1e-2), 1e2)
+            found = self.run(entry.given | {"tolerance": tolerance})
+        return best
+
+    def _tune_iterations(self, entry: Entry, target: float, own: Measured) -> Measured | None:
+        """Stop after the first iteration whose answer is near enough."""
+        k, found = own.rounds, own
+        while found.error <= target and k > 1:
+            k -= 1
+            fewer = self.run(entry.given | {"tolerance": 0.0, "max_iterations": k})
+            if fewer.error > target:
+                return dataclasses.replace(found, tolerance=None)
+            found = fewer
+        while found.error > target:
+            k += 1
+            found = self.run(entry.given | {"tolerance": 0.0, "max_iterations": k})
+            if found.rounds < k:
+                return None
+        return dataclasses.replace(found, tolerance=None)
+
+
+def counts(events: EventLog) -> np.ndarray:
+    """Evaluations of this rank in each iteration."""
+    table = events.table()
+    made = table["iteration"][np.isin(table["kind"], EVALUATION_KINDS)]
+    return np.bincount(made) if len(made) else np.zeros(1, dtype=int)
+
+
+def call_costs(plan: Plan, largest: int) -> dict[int, float]:
+    """Seconds of a network call with 1, 2, 4, ... evaluations of all samples, best of three.
+
+    What a call is delayed by other work is not the network's: no call costs more than a larger one.
+    """
+    from pint_diffusion.runtime.requests import Ask
+
+    problem, costs = plan.problem, {}
+    ask = Ask("fine", 0, 0)(problem.noise, problem.grid.levels[problem.grid.steps // 2])
+    rows = 1
+    while True:
+        costs[rows] = min(_seconds(plan, [ask] * rows) for _ in range(3))
+        if rows >= largest:
+            return {size: min(costs[more] for more in costs if more >= size) for size in costs}
+        rows *= 2
+
+
+def _seconds(plan: Plan, asks: list[Any]) -> float:
+    log = EventLog(0)
+    plan.evaluators[0](asks)
+    if plan.problem.noise.device.type == "cuda":
+        torch.cuda.synchronize()
+    return log.now()

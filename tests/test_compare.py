@@ -1,0 +1,93 @@
+"""The comparison: its counts, its tuning, and what it says of device counts."""
+
+from __future__ import annotations
+
+import csv
+import json
+
+import pytest
+
+from pint_diffusion.cli import main
+from pint_diffusion.compare.command import compare
+from pint_diffusion.compare.devices import parareal_on, rounds_on
+from pint_diffusion.compare.entries import FAMILIES
+from pint_diffusion.compare.settings import Compare
+from pint_diffusion.methods import METHODS
+from pint_diffusion.report.bound import dataflow_bound
+from pint_diffusion.runtime.world import World
+
+FLAT = {1: 1.0, 1000: 1.0}
+FAIR = {1: 1.0, 2: 2.0}
+
+
+@pytest.fixture
+def given(mixture_file, tmp_path):
+    return {
+        "model": f"gmm:{mixture_file}", "dtype": "float64", "batching": "off", "samples": 2,
+        "steps": 16, "slices": 4, "devices": (2, 16), "out": tmp_path / "out",
+    }  # fmt: skip
+
+
+def test_every_method_is_compared():
+    made = [entry for family in FAMILIES.values() for entry in family((4,), 16)]
+    assert {entry.given["method"] for entry in made} == METHODS.keys()
+
+
+def test_every_entry_is_brought_to_the_error_and_counts_are_the_same_on_any_ranks(world, given):
+    rows = compare(Compare(**given, target=1e-3), world)
+    tuned = [row for row in rows if row.rule == "equal error"]
+    assert len(tuned) == len({row.name for row in rows}) - 1  # but for the sequential one
+    for row in tuned:
+        assert row.measured is not None, row.name
+        assert row.measured.error <= 1e-3
+    if world.rank == 0:
+        told = json.loads((given["out"] / "compare.json").read_text())
+        with (given["out"] / "compare.csv").open() as file:
+            names = [line["method"] for line in csv.DictReader(file)]
+        assert names == [row["method"] for row in told["rows"]] == [row.name for row in rows]
+    if world.size > 1:
+        assert all(row.measured.bytes > 0 for row in tuned)
+
+
+def test_the_first_entry_is_exact_and_as_long_as_the_walk(given):
+    first = compare(Compare(**given, methods=("srds",)), World())[0]
+    assert (first.measured.error, first.measured.deep, first.measured.evaluations) == (0, 16, 16)
+
+
+@pytest.mark.parametrize(("slices", "steps", "k"), [(4, 4, 2), (8, 8, 3), (5, 3, 5), (6, 1, 3)])
+def test_parareal_on_devices_is_the_bound_or_the_work(slices, steps, k):
+    walk = [steps] * slices
+    assert parareal_on(walk, k, slices, FLAT) == dataflow_bound(walk, [1] * slices, k)
+    work = sum(parareal_on([steps], 1, 1, FAIR) for _ in range(slices))
+    assert parareal_on(walk, 1, 1, FAIR) >= work
+    times = [parareal_on(walk, k, devices, FAIR) for devices in (1, 2, slices)]
+    assert times == sorted(times, reverse=True)
+
+
+def test_rounds_are_shared_out_over_devices():
+    assert rounds_on([8, 3, 0, 1], 1, FAIR) == 12
+    assert rounds_on([8, 3, 0, 1], 4, FAIR) == 2 + 1 + 1
+    assert rounds_on([8, 3, 0, 1], 4, FLAT) == 3
+
+
+@pytest.mark.parametrize(
+    ("flags", "named"),
+    [
+        (["--methods", "magic"], "--methods has 'magic'"),
+        (["--tolerance", "1"], "no tolerance"),
+        (["--window", "3"], "no option of a method"),
+        (["--target", "0"], "--target"),
+    ],
+)
+def test_bad_input_is_one_sentence(given, flags, named, capfd):
+    code = main(["compare", "--model", given["model"], "--out", str(given["out"]), *flags])
+    assert code == 2
+    said = capfd.readouterr().err
+    assert named in said
+    assert len(said.splitlines()) == 1
+
+
+def test_a_folder_that_is_not_empty_is_refused(given):
+    given["out"].mkdir()
+    (given["out"] / "mine").write_text("")
+    assert main(["compare", "--model", given["model"], "--out", str(given["out"])]) == 2
