@@ -102,12 +102,14 @@ def make_plan(settings: Settings, world: World, denoiser: Denoiser | None = None
     network = denoiser or load_denoiser(settings.model, device, dtype)
     denoiser = with_classes(network, settings)
     schedule = schedule_of(denoiser)
-    grid = grid_of(settings, schedule, world.size)
+    named = METHODS[settings.method]
+    # Points of a round are dealt out, so slices need not be as many as ranks.
+    grid = grid_of(settings, schedule, 1 if named.rounds else world.size)
     check_levels(grid, denoiser)
     noise = StepNoise(settings.seed, settings.samples, denoiser.shape, state_dtype, device)
     fine, coarse = make_propagators(settings, schedule, grid, noise)
     check_variance(fine, denoiser, "the network")
-    method = METHODS[settings.method].configured(settings.method, settings.method_options)
+    method = named.configured(settings.method, settings.method_options)
     tolerance = method.tolerance if settings.tolerance is None else settings.tolerance
     most = method.most(grid)
     evaluators = [Evaluator(denoiser, grid, device, dtype, state_dtype)]

@@ -24,6 +24,8 @@ VARIANTS = {
     "paradigms, 1": {"method": "paradigms", "window": 1},
     "paradigms, 5": {"method": "paradigms", "window": 5},
     "paradigms, all": {"method": "paradigms"},
+    "piadm": {"method": "piadm", "slices": 3},
+    "piadm, diagonal": {"method": "piadm", "schedule": "diagonal", "freeze": "eps"},
 }
 ONE_STEP_ONLY = {"paradigms"}
 
@@ -43,6 +45,11 @@ def test_every_method_in_rounds_has_a_variant():
     }
 
 
+def sequential(given):
+    """Return the settings of the walk that a method's answer is compared with."""
+    return given | {"method": "sequential"} | dict.fromkeys(METHODS[given["method"]].options)
+
+
 def cases():
     for name, given in VARIANTS.items():
         for solver, made in SOLVERS.items():
@@ -55,7 +62,7 @@ def cases():
 def test_the_fixed_point_is_the_sequential_trajectory_to_the_bit_on_any_ranks(world, exact, given):
     given = exact | given
     done = run(world, **given, tolerance=0)
-    walk = run(World(), **(given | {"method": "sequential", "window": None}))
+    walk = run(World(), **sequential(given))
     alone = run(World(), **given, tolerance=0)
     assert torch.equal(done.answer, walk.answer)
     assert done.outcome.exact
@@ -70,7 +77,7 @@ def test_with_a_tolerance_bits_are_the_same_on_any_ranks_and_near_the_sequential
 ):
     given = exact | VARIANTS[variant]
     done, alone = run(world, **given), run(World(), **given)
-    walk = run(World(), **(given | {"method": "sequential", "window": None}))
+    walk = run(World(), **sequential(given))
     assert np.array_equal(done.outcome.changes, alone.outcome.changes)
     equal_states(done.boundary, alone.boundary)
     assert (done.answer - walk.answer).abs().max() < 0.05

@@ -5,11 +5,13 @@ from __future__ import annotations
 from pint_diffusion.methods.method import Method
 from pint_diffusion.methods.paradigms import PARADIGMS
 from pint_diffusion.methods.parareal import parareal
+from pint_diffusion.methods.piadm import PIADM
 from pint_diffusion.methods.sequential import sequential
 
 METHODS: dict[str, Method] = {
     "sequential": Method(sequential),
     "parareal": Method(parareal),
     "paradigms": PARADIGMS,
+    "piadm": PIADM,
 }
 """Methods by the name they have on the command line."""

@@ -34,6 +34,7 @@ from pint_diffusion.models.denoiser import Prediction, PredictionType, predict
 from pint_diffusion.runtime.requests import Ask, Layout
 from pint_diffusion.runtime.scheduler import Runtime
 from pint_diffusion.solvers import Propagator
+from pint_diffusion.solvers.linear import most_evaluations
 from pint_diffusion.solvers.solver import Past
 
 Slope = Callable[[Level], float | Tensor]
@@ -195,7 +196,7 @@ def picard(make: Callable[..., Sweep], runtime: Runtime, problem: Problem, **opt
     sweep, walk, columns = make(problem, **options), problem.fine, problem.columns
     steps, samples, ranks = walk.grid.steps, len(problem.noise), range(problem.ranks)
     outputs = Layout(
-        (walk.solver.evaluations, samples, *problem.output_shape),
+        (most_evaluations(walk), samples, *problem.output_shape),
         problem.noise.dtype,
         problem.noise.device,
     )

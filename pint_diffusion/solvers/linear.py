@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from pint_diffusion.errors import InputError
-from pint_diffusion.grid import Level
+from pint_diffusion.grid import Level, TimeGrid
 from pint_diffusion.models.denoiser import Prediction
 from pint_diffusion.solvers.propagator import Propagator
 from pint_diffusion.solvers.solver import Past
@@ -71,6 +71,13 @@ def try_walk(propagator: Propagator, kind: str) -> tuple[int, ...]:
             )
         counts.append(network.calls)
     return tuple(sum(counts[first:end]) for first, end in pairwise(propagator.grid.bounds))
+
+
+def most_evaluations(propagator: Propagator) -> int:
+    """Return the evaluations of the step that takes most; a first one may take more than others."""
+    grid = propagator.grid
+    alone = TimeGrid(grid.levels, tuple(range(grid.steps + 1)))
+    return max(try_walk(replace(propagator, grid=alone), "fine"))
 
 
 def noise_weights(propagator: Propagator, steps: Sequence[int]) -> list[float]:
