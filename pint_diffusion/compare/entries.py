@@ -50,6 +50,10 @@ FAMILIES: dict[str, Callable[[Sequence[int], int], list[Entry]]] = {
         Entry("SRDS, slice", {"method": "parareal", "placement": "slice"}, "iterations"),
     ],
     "paradigms": lambda devices, steps: windows("ParaDiGMS", "paradigms", devices, steps),
+    "piadm": lambda devices, steps: [
+        Entry(f"PIADM, {way}", {"method": "piadm", "schedule": way})
+        for way in ("blocks", "diagonal")
+    ],
 }
 """Entries by the name of their family, given device counts and N."""
 
