@@ -203,6 +203,13 @@ class Settings(FromCommandLine):
     keep: Literal["boundary", "final"] = Field(
         "boundary", description="what the files keep: all boundary states, or the samples"
     )
+    checkpoint_every: float = Field(
+        0.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="seconds from one iteration that is written to disk to the next, with --keep "
+        "final; 0 for every iteration",
+    )
     out: Path = Field(Path("pint_run"), description="folder for files and pictures")
     force: bool = Field(False, description="overwrite the run that is in the folder")
     config: Path | None = Field(None, description="YAML file with any of these settings")
@@ -231,6 +238,15 @@ class Settings(FromCommandLine):
             raise ValueError(
                 f"--churn-min {low:g} is above --churn-max {high:g}: no noise level lies between "
                 "them, so exchange the two"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _kept_is_written(self) -> Settings:
+        if self.checkpoint_every and self.keep == "boundary":
+            raise ValueError(
+                f"--checkpoint-every {self.checkpoint_every:g} leaves iterations out, so it needs "
+                "--keep final"
             )
         return self
 

@@ -136,8 +136,8 @@ def run_and_write(
     }
     if plan.problem.restart is not None:
         about.change = list(plan.problem.restart.changes[:-1])
-    keep_all = settings.keep == "boundary" and not plan.method.rounds
-    with RunFolder(about, manifest, segment, first, keep_all, world, events) as folder:
+    keep = settings.keep == "boundary" and not plan.method.rounds, settings.checkpoint_every
+    with RunFolder(about, manifest, segment, first, *keep, world, events) as folder:
         solution, sequential = solve_and_watch(plan, world, events, folder, settings.verify)
         try:
             folder.close_all()
@@ -227,19 +227,27 @@ def solve_and_watch(
     elif world.rank == 0:
         progress = Progress(problem.grid.slices, problem.max_iterations, problem.tolerance)
 
-    def watch(n: int, k: int, change: Tensor | None) -> None:
+    def watch(n: int, k: int, change: Tensor | None) -> bool | None:
         assert progress is not None
         moved = None if change is None else change.numpy()
         progress.boundary(n, k, moved)
-        if n == problem.columns:
-            folder.iteration_done(k, moved)
+        return folder.iteration_done(k, moved) if n == problem.columns else None
 
     error: tuple[str, int] | None = None
     interrupted: str | None = None
     solution = sequential = None
     try:
         with listening() as asked:
-            solution = solve(plan, world, events, folder.record, watch, asked.is_set, folder.lost)
+            solution = solve(
+                plan,
+                world,
+                events,
+                folder.record,
+                watch,
+                asked.is_set,
+                folder.lost,
+                folder.decided,
+            )
         if verify and world.rank == 0:
             sequential = solve_sequentially(plan)
     except PeerFailure:

@@ -23,7 +23,7 @@ from pint_diffusion.store.master import open_master, own_dataset, read_facts, re
 
 MAY_DIFFER = (
     *("tolerance", "max_iterations", "placement", "batching", "device", "threads", "transport"),
-    *("watchdog", "warmup", "verify", "out", "force", "config", "print_config"),
+    *("watchdog", "checkpoint_every", "warmup", "verify", "out", "force", "config", "print_config"),
 )
 """Settings that change when or where something is computed, or how long, but not what."""
 
@@ -91,6 +91,7 @@ def find(folder: Path, grid: TimeGrid, identity: str) -> Found:
             "grid file has changed, so begin another run"
         )
     manifest = Manifest.read(folder)
+    manifest.extend()  # what became complete after it was written
     segment = 1 + max((part.segment for part in parts_of(folder)), default=-1)
     problems: list[str] = []
     k = manifest.newest(problems)

@@ -26,13 +26,13 @@ from pint_diffusion.runtime.device import bind_device, check_dtype
 from pint_diffusion.runtime.evaluator import Evaluator
 from pint_diffusion.runtime.events import EventLog
 from pint_diffusion.runtime.requests import Ask, Clock
-from pint_diffusion.runtime.scheduler import Record, Runtime
+from pint_diffusion.runtime.scheduler import Decided, Record, Runtime
 from pint_diffusion.runtime.transport import LocalTransport, Transport
 from pint_diffusion.runtime.world import World
 from pint_diffusion.solvers import Propagator
 from pint_diffusion.solvers.setup import make_propagators
 
-Watch = Callable[[int, int, Tensor | None], None]
+Watch = Callable[[int, int, Tensor | None], bool | None]
 
 
 @dataclass(frozen=True)
@@ -216,6 +216,7 @@ def solve(
     watch: Watch,
     interrupted: Callable[[], bool] = lambda: False,
     on_silence: Callable[[str], None] = lambda cause: None,
+    decided: Decided = lambda k, write: None,
 ) -> Solution | None:
     """Run a plan's method together with the other ranks; rank 0 gets the solution.
 
@@ -232,11 +233,14 @@ def solve(
         the start states of its slices, and on rank 0 the last one, n = M. None: as in iteration
         k - 1.
     watch : callable
-        Takes (n, k, change) on rank 0, see `Problem.watch`.
+        Takes (n, k, change) on rank 0, see `Problem.watch`. If it returns whether to write
+        iteration k, every rank's ``decided`` is told.
     interrupted : callable
         Tells whether somebody asked this rank to end the run.
     on_silence : callable
         Is told that another rank has fallen silent, right before the job is ended.
+    decided : callable
+        Takes (k, write) on every rank.
 
     Raises
     ------
@@ -270,9 +274,15 @@ def solve(
             plan.batch_limit,
             record,
             interrupted,
+            decided,
         )
-        method = plan.method
-        method.start(runtime, dataclasses.replace(plan.problem, watch=watch), **method.options)
+
+        def watch_and_tell(n: int, k: int, change: Tensor | None) -> None:
+            if (write := watch(n, k, change)) is not None:
+                runtime.decide(k, write)
+
+        method, problem = plan.method, dataclasses.replace(plan.problem, watch=watch_and_tell)
+        method.start(runtime, problem, **method.options)
     except Exception as error:  # the other ranks have begun and can't be told
         raise TransportError(f"the run could not begin: {error!r}") from error
     runtime.run()

@@ -73,9 +73,9 @@ def inspect_run(folder: Path) -> Inspection:
         config = read_settings(facts)
         change = own_dataset(file, "change")[:]
         samples = own_dataset(file, "samples").shape if "samples" in file else None
-    manifest = Manifest.read(folder)
+    manifest = _complete(folder)
     while problems := _problems(manifest):
-        before, manifest = manifest, Manifest.read(folder)
+        before, manifest = manifest, _complete(folder)
         if before.rows == manifest.rows:  # else the run goes on, and has deleted old parts
             break
     written = max((path.stat().st_mtime for path in folder.glob("*.[hj]*")), default=0.0)
@@ -90,6 +90,13 @@ def inspection_table(found: Inspection) -> str:
     lines += _iterations(found)
     wrong = [f"{FOLDER}/{part} {what}" for part, what in sorted(found.problems.items())]
     return "\n".join([*lines, *(["", *wrong] if wrong else [])])
+
+
+def _complete(folder: Path) -> Manifest:
+    """Read the manifest, with what became complete after it was written."""
+    manifest = Manifest.read(folder)
+    manifest.extend()
+    return manifest
 
 
 def _problems(manifest: Manifest) -> dict[PartName, str]:
@@ -174,7 +181,7 @@ def _iterations(found: Inspection) -> list[str]:
 
 def _parts_text(found: Inspection, k: int) -> str:
     if k not in found.manifest.rows:
-        return "not complete" if k > max(found.manifest.rows, default=-1) else "deleted"
+        return "not complete" if k > max(found.manifest.rows, default=-1) else "not kept"
     parts = found.manifest.rows[k]
     wrong = Counter(found.problems[part].split()[-1] for part in parts if part in found.problems)
     whole = len(parts) - sum(wrong.values())

@@ -28,6 +28,7 @@ LONGEST_SLEEP = 0.2
 """Seconds after which a rank that waits looks whether somebody asked it to end."""
 
 Record = Callable[[int, int, Tensor | None], None]
+Decided = Callable[[int, bool], None]
 
 
 class Task:
@@ -62,6 +63,8 @@ class Runtime:
         Takes (n, k, value) of every value that this rank keeps.
     interrupted : callable
         Tells whether somebody asked this rank to end the run.
+    decided : callable
+        Takes (k, write) once it is known whether to write iteration k, see `decide`.
     """
 
     def __init__(
@@ -74,6 +77,7 @@ class Runtime:
         batch_limit: int | None,
         record: Record,
         interrupted: Callable[[], bool] = lambda: False,
+        decided: Decided = lambda k, write: None,
     ) -> None:
         self.rank = rank
         self.size = size
@@ -86,6 +90,7 @@ class Runtime:
         self._batch_limit = batch_limit
         self._record = record
         self._interrupted = interrupted
+        self._decided = decided
         self._cells: list[Cells] = []
         self._ready: deque[tuple[Task, Any]] = deque()
         self._pending: list[tuple[Task, EvaluateRequest]] = []
@@ -121,6 +126,11 @@ class Runtime:
     def keep(self, n: int, k: int, value: Tensor) -> None:
         """Record column ``n`` of iteration ``k``, which every rank has, on this one."""
         self._record(n, k, value)
+
+    def decide(self, k: int, write: bool) -> None:
+        """Tell every rank whether to write iteration ``k``; called where it has been judged."""
+        self._decided(k, write)
+        self._tell_all(Control.WRITE if write else Control.PASS, k)
 
     def finish(self, outcome: Outcome) -> None:
         """End the run on every rank; called on the one rank that knows the outcome."""
@@ -297,6 +307,8 @@ class Runtime:
                 raise PeerFailure(f"rank {key.n} failed")
             elif key.cells == Control.INTERRUPT:
                 raise Interrupted(f"rank {key.n} was interrupted by a signal")
+            elif key.cells in (Control.WRITE, Control.PASS):
+                self._decided(key.k, key.cells == Control.WRITE)
             else:
                 cells = self._cells[key.cells]
                 self._deliver(cells, key, message.clock, self._unpack(cells, message.data))
@@ -308,8 +320,8 @@ class Runtime:
         shape, dtype, device = cells.layout
         return raw.view(dtype).view(shape).to(device, non_blocking=True)
 
-    def _tell_all(self, control: Control) -> None:
-        message = Message(Key(control, self.rank, 0), Clock(), None)
+    def _tell_all(self, control: Control, k: int = 0) -> None:
+        message = Message(Key(control, self.rank, k), Clock(), None)
         for rank in range(self.size):
             if rank != self.rank:
                 self._transport.send(rank, message)

@@ -22,6 +22,10 @@ class Control(IntEnum):
     """The sender was asked to end the run."""
     ALIVE = -4
     """The sender's communication thread runs; n and k are seconds and ms of its longest call."""
+    WRITE = -5
+    """Iteration k is to be written by every rank."""
+    PASS = -6
+    """Iteration k is not to be written."""
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from pint_diffusion.errors import InputError, StoreError
 from pint_diffusion.runtime.events import EventLog
 from pint_diffusion.runtime.world import World
 from pint_diffusion.store.lock import LOCK, FolderLock
-from pint_diffusion.store.manifest import MANIFEST, Manifest
+from pint_diffusion.store.manifest import MANIFEST, Manifest, Writing
 from pint_diffusion.store.master import MASTER, Master
 from pint_diffusion.store.part import FOLDER
 from pint_diffusion.store.writer import Writer, events_name
@@ -80,6 +81,8 @@ class RunFolder:
         Iterations before this one are on disk already.
     keep_all : bool
         Keep the boundary states of every iteration.
+    every : float
+        Seconds from one iteration that is written to the next; 0 for all.
     world : World
         The processes of the run.
     events : EventLog
@@ -98,6 +101,7 @@ class RunFolder:
         segment: int,
         first: int,
         keep_all: bool,
+        every: float,
         world: World,
         events: EventLog,
     ) -> None:
@@ -106,11 +110,15 @@ class RunFolder:
         self._segment = segment
         self._first = first
         self._keep_all = keep_all
+        self._every = every
+        self._written = time.monotonic()
         self._world = world
         self._answers: dict[int, Tensor] = {}
         if world.rank == 0:
             (master.folder / FOLDER).mkdir(exist_ok=True)
-            self._manifest.write()
+            retires = not master.facts["rounds"]
+            manifest.writing = Writing(segment, master.columns, world.size, retires)
+            manifest.write()
             master.write()
         world.barrier()
         columns = range(world.rank, master.columns, world.size)
@@ -126,9 +134,16 @@ class RunFolder:
             )
         if not os.access(folder / FOLDER, os.W_OK):
             raise InputError(f"--out {folder} can't be written on {self._world.host}")
-        retires = not self._master.facts["rounds"]
-        rank = self._world.rank
-        return Writer(folder, self._segment, rank, columns, retires, self._events, self._first)
+        return Writer(
+            folder,
+            self._segment,
+            self._world.rank,
+            columns,
+            not self._master.facts["rounds"],
+            self._events,
+            self._first,
+            not self._every,
+        )
 
     def __enter__(self) -> RunFolder:
         return self
@@ -167,8 +182,16 @@ class RunFolder:
             self._answers[k] = self._answers[k - 1] if state is None else state[0]
         self._writer.record(n, k, state)
 
-    def iteration_done(self, k: int, moved: NDArray[Any] | None) -> None:
-        """Write master and manifest anew: u_M^k is there, and moved by (S,). Rank 0 only."""
+    def decided(self, k: int, write: bool) -> None:
+        """Take note whether to write iteration ``k``; on every rank, if not all are written."""
+        self._writer.decided(k, write)
+
+    def iteration_done(self, k: int, moved: NDArray[Any] | None) -> bool | None:
+        """Write master and manifest anew: u_M^k is there, and moved by (S,). Rank 0 only.
+
+        Returns whether every rank is to write iteration ``k``, None if they do so anyway. Nothing
+        is written but every so many seconds.
+        """
         answer = self._answers[k]
         self._answers.pop(k - 1, None)
 
@@ -178,9 +201,19 @@ class RunFolder:
                 master.change.append(moved)
             master.iterations = master.facts["iterations"] = k
             master.samples = answer.cpu().numpy()
-            self._write()
+            if write is not False:
+                self._write()
 
+        write = self._due() if self._every else None
         self._writer.do(update)
+        return write
+
+    def _due(self) -> bool:
+        now = time.monotonic()
+        due = now - self._written >= self._every
+        if due:
+            self._written = now
+        return due
 
     def end(self, status: str) -> None:
         """Close every rank's files, and let the master say how the run ended; on every rank."""
@@ -231,7 +264,7 @@ class RunFolder:
 
     def _write(self) -> None:
         master, manifest = self._master, self._manifest
-        manifest.extend(self._segment, master.columns, self._world.size, not master.facts["rounds"])
+        manifest.extend()
         manifest.changes = [row.tolist() for row in master.change]
         manifest.write()
         if self._keep_all:

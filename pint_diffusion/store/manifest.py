@@ -7,7 +7,7 @@ import json
 from collections.abc import Container
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +29,25 @@ _WRONG = (
 )
 
 
+class Writing(NamedTuple):
+    """Who writes which parts.
+
+    Attributes
+    ----------
+    segment : int
+        Which start of the run this is.
+    columns, ranks : int
+        Column n is written by rank n modulo R.
+    retires : bool
+        Columns n < k of iteration k are not written again.
+    """
+
+    segment: int
+    columns: int
+    ranks: int
+    retires: bool
+
+
 @dataclass
 class Manifest:
     """Complete iterations, oldest first, and what is known of them.
@@ -41,11 +60,14 @@ class Manifest:
         Iteration k -> the parts that together hold u_n^k for every n >= k, and their n.
     changes : list of list of float
         Change of every sample at iterations 1, 2, ..., as far as decided.
+    writing : Writing, optional
+        Who writes, or wrote last: tells when an iteration that is not in ``rows`` is complete.
     """
 
     folder: Path
     rows: dict[int, dict[PartName, list[int]]]
     changes: list[list[float]]
+    writing: Writing | None = None
 
     @classmethod
     def read(cls, folder: Path) -> Manifest:
@@ -69,7 +91,8 @@ class Manifest:
                         raise ValueError(f"{name!r} is not the name of a part")
                     rows[int(k)][part] = [int(n) for n in slices]
             changes = [[float(one) for one in row] for row in told["changes"]]
-            return cls(folder, dict(sorted(rows.items())), changes)
+            writing = told["writing"] and Writing(**told["writing"])
+            return cls(folder, dict(sorted(rows.items())), changes, writing)
         except FileNotFoundError:
             raise InputError(f"{folder} has no {MANIFEST}: no run was begun there") from None
         except _WRONG as error:
@@ -83,33 +106,24 @@ class Manifest:
                 for k, parts in self.rows.items()
             },
             "changes": self.changes,
+            "writing": self.writing and self.writing._asdict(),
         }
         told["sha256"] = _digest(told)
         replace_file(self.folder / MANIFEST, json.dumps(told, indent=1).encode())
 
-    def extend(self, segment: int, columns: int, ranks: int, retires: bool) -> bool:
-        """Take in iterations of a segment that have become complete; tell whether any had.
-
-        Parameters
-        ----------
-        segment : int
-            The one that is being written.
-        columns, ranks : int
-            Column n is written by rank n modulo R.
-        retires : bool
-            Columns n < k of iteration k are not written again.
-        """
+    def extend(self) -> None:
+        """Take in iterations that have become complete in the folder."""
+        if self.writing is None:
+            return
+        segment, columns, ranks, retires = self.writing
         found: dict[int, dict[tuple[int, str], PartName]] = {}
         for part in parts_of(self.folder):
             if part.segment == segment and part.k not in self.rows:
                 found.setdefault(part.k, {})[part.rank, part.group] = part
-        complete = {}
         for k, parts in sorted(found.items()):
             wanted = needed(k if retires else 0, columns, ranks)
             if parts.keys() >= wanted.keys():
-                complete[k] = {parts[key]: where for key, where in wanted.items()}
-        self.rows |= complete
-        return bool(complete)
+                self.rows[k] = {parts[key]: where for key, where in wanted.items()}
 
     def drop_old(self) -> None:
         """Forget all but the newest iterations, and delete their files once that is written."""

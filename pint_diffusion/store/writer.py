@@ -15,6 +15,7 @@ from torch import Tensor
 
 from pint_diffusion.errors import StoreError
 from pint_diffusion.runtime.events import EventLog
+from pint_diffusion.store.manifest import GENERATIONS
 from pint_diffusion.store.part import replace_file, seal, write_part
 
 
@@ -37,6 +38,9 @@ class Writer:
         Written too, at the end.
     first : int
         Iterations before this one are on disk already.
+    every : bool
+        Write every iteration. Else those that `decided` names, and at the end what is still
+        known: so the newest complete one is there however the run ends, if it is not killed.
     """
 
     def __init__(
@@ -48,15 +52,18 @@ class Writer:
         retires: bool,
         events: EventLog,
         first: int,
+        every: bool,
     ) -> None:
         self._folder = folder
         self._segment = segment
         self._rank = rank
         self._events = events
         self._first = first
+        self._every = every
         self._columns = sorted(columns)
         self._retires = retires
-        self._rows: dict[int, dict[int, NDArray[np.floating]]] = {}
+        self._rows: dict[tuple[int, str], dict[int, NDArray[np.floating]]] = {}
+        self._wanted: set[int] = set()
         self._latest: dict[int, NDArray[np.floating]] = {}
         self.event_rows = 0  # of the event file, once it is written
         self._error: BaseException | None = None
@@ -71,6 +78,14 @@ class Writer:
         """
         values = None if state is None else state.cpu().numpy()
         self.do(lambda: self._put(n, k, values))
+
+    def decided(self, k: int, write: bool) -> None:
+        """Take note whether to write iteration ``k``, as soon as this rank has all of it.
+
+        Older ones that were not written are forgotten, but for one: ranks may differ by one in
+        what they have when the run is interrupted.
+        """
+        self.do(lambda: self._decide(k, write))
 
     def do(self, job: Callable[[], None]) -> None:
         """Run a job in the writing thread, after those before it.
@@ -105,6 +120,8 @@ class Writer:
         try:
             while (job := self._jobs.get()) is not None:
                 job()
+            for row in sorted(self._rows):
+                self._write_row(*row)
             path = self._folder / events_name(self._segment, self._rank)
             self.event_rows = write_events(path, self._events)
         except BaseException as error:
@@ -115,13 +132,27 @@ class Writer:
         self._latest[n] = values
         if k < self._first:
             return
-        if n not in self._columns:
-            write_part(self._folder, self._segment, k, self._rank, "b", {n: values})
-            return
-        row = self._rows.setdefault(k, {})
-        row[n] = values
-        if row.keys() == {n for n in self._columns if n >= k or not self._retires}:
-            write_part(self._folder, self._segment, k, self._rank, "a", self._rows.pop(k))
+        group = "a" if n in self._columns else "b"
+        self._rows.setdefault((k, group), {})[n] = values
+        if self._every or k in self._wanted:
+            self._write_row(k, group)
+
+    def _decide(self, k: int, write: bool) -> None:
+        if write:
+            self._wanted.add(k)
+            self._write_row(k, "a")
+            self._write_row(k, "b")
+        for old in [row for row in self._rows if row[0] <= k - GENERATIONS]:
+            if old[0] not in self._wanted:
+                del self._rows[old]
+
+    def _write_row(self, k: int, group: str) -> None:
+        """Write this rank's part of an iteration, if all of it is there."""
+        row = self._rows.get((k, group), {})
+        whole = {n for n in self._columns if n >= k or not self._retires}
+        if row and (group == "b" or row.keys() == whole):
+            del self._rows[k, group]
+            write_part(self._folder, self._segment, k, self._rank, group, row)
 
 
 def events_name(segment: int, rank: int) -> str:
