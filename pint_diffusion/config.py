@@ -140,6 +140,15 @@ class Settings(FromCommandLine):
         description="what a multistep solver knows at the start of a slice: what it would know in "
         "the sequential walk, or nothing",
     )
+    corrector_steps: int = Field(
+        0, ge=0, description="Langevin steps at every slice boundary; of a deterministic solver"
+    )
+    corrector_length: float = Field(
+        0.1, gt=0, le=10, description="length of a Langevin step, in units of the noise coefficient"
+    )
+    corrector_friction: float = Field(
+        2.0, ge=1e-3, le=1e3, description="friction of the Langevin steps, in the inverse unit"
+    )
     coarse_solver: str | None = Field(
         None,
         description="solver of the coarse steps; the fine one if it is deterministic with one "

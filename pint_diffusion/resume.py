@@ -134,5 +134,8 @@ def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Any], tuple[int, ...]
         facts = read_facts(file)
         config = read_settings(facts)
         grid = np.stack([own_dataset(file, f"grid/{name}")[:] for name in ("t", "alpha_bar")], 1)
-        bounds = tuple(int(n) for n in own_dataset(file, "grid/slices")[:])
+        bounds = own_dataset(file, "grid/slices")[:]
+    # The settings' own: without the steps of a corrector, which stay at a level.
+    walked = np.concatenate([[0], np.cumsum(np.diff(grid[:, 1]) > 0)])
+    bounds = tuple(dict.fromkeys(int(n) for n in walked[bounds]))
     return config, facts | {"levels": grid}, bounds

@@ -105,6 +105,8 @@ def make_plan(settings: Settings, world: World, denoiser: Denoiser | None = None
     named = METHODS[settings.method]
     # Points of a round are dealt out, so slices need not be as many as ranks.
     grid = grid_of(settings, schedule, 1 if named.rounds else world.size)
+    if settings.corrector_steps:
+        grid = grid.corrected(settings.corrector_steps)
     check_levels(grid, denoiser)
     noise = StepNoise(settings.seed, settings.samples, denoiser.shape, state_dtype, device)
     fine, coarse = make_propagators(settings, schedule, grid, noise)

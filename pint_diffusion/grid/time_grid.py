@@ -28,7 +28,8 @@ class TimeGrid:
     Attributes
     ----------
     levels : tuple of Level
-        The N + 1 levels, noisiest first.
+        The N + 1 levels, noisiest first. Where one is repeated, a step corrects the state and
+        leaves the level as it is.
     bounds : tuple of int
         The M + 1 step indices at which slices begin and end, from 0 to N, strictly increasing.
     """
@@ -39,8 +40,8 @@ class TimeGrid:
     def __post_init__(self) -> None:
         check_bounds(self.bounds, self.steps)
         alpha_bar = [level.alpha_bar for level in self.levels]
-        if (np.diff(alpha_bar) <= 0).any():
-            raise InputError("the levels of a time grid must rise strictly in alpha_bar")
+        if (np.diff(alpha_bar) < 0).any():
+            raise InputError("the levels of a time grid must not fall in alpha_bar")
 
     @property
     def steps(self) -> int:
@@ -55,6 +56,16 @@ class TimeGrid:
     def fine(self, n: int) -> tuple[Level, ...]:
         """Levels of the fine walk over slice ``n``, both ends included."""
         return self.levels[self.bounds[n] : self.bounds[n + 1] + 1]
+
+    def corrected(self, steps: int) -> TimeGrid:
+        """Add a slice of ``steps`` steps at the level that is reached between any two slices."""
+        levels, bounds = list(self.fine(0)), [0, self.bounds[1]]
+        for n in range(1, self.slices):
+            levels += levels[-1:] * steps
+            bounds.append(len(levels) - 1)
+            levels += self.fine(n)[1:]
+            bounds.append(len(levels) - 1)
+        return TimeGrid(tuple(levels), tuple(bounds))
 
     def coarsened(self, steps: int) -> TimeGrid:
         """The same slices, each in at most ``steps`` steps.

@@ -5,14 +5,20 @@
 leaves the law with this score alone, with velocities V ~ N(0, I). While the score is frozen the
 pair (U, V) is Gaussian, and a step of any length can be drawn at once (Cheng et al. 2018, arXiv
 1707.03663; Chen et al. 2024, arXiv 2405.15986).
+
+`Corrected` is a walk with such steps in it: it makes one wherever its grid stays at a level.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from math import expm1, sqrt
 
 from torch import Tensor
+
+from pint_diffusion.solvers.propagator import Propagator
+from pint_diffusion.solvers.solver import Evaluate, Past, Stride
 
 
 @dataclass(frozen=True)
@@ -69,3 +75,34 @@ class Langevin:
             moved + along * noises[1] + across * noises[0],
             turned + sqrt(of_v) * noises[1],
         )
+
+
+@dataclass(frozen=True)
+class Corrected(Propagator):
+    """A walk whose grid stays at some levels, and makes Langevin steps there.
+
+    Its solver has one step and draws no noise, and is declared with a history of one: the
+    velocity, which every other step draws anew.
+
+    Attributes
+    ----------
+    length : float
+        Of a Langevin step at a level with noise coefficient s, in units of s.
+    friction : float
+        In units of 1 / s.
+    """
+
+    length: float = 0.1
+    friction: float = 2.0
+
+    async def step(self, evaluate: Evaluate, x: Tensor, past: Past, i: int) -> tuple[Tensor, Past]:
+        """Make step ``i`` of the grid; see `Propagator.step`."""
+        here = self.grid.levels[i]
+        if self.grid.levels[i + 1] != here:
+            stride = Stride(self.grid.levels, i, self.schedule, partial(self.noise, i))
+            return await self._step(evaluate, x, stride), (self.noise(i),)
+        eps = (await evaluate(x, here)).eps
+        langevin = Langevin(self.length * here.s, self.friction / here.s)
+        noises = self.noise(i), self.noise(self.grid.steps + i)
+        x, velocity = langevin(x, past[0], -eps / here.s, noises)
+        return x, (velocity,)

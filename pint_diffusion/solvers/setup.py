@@ -12,6 +12,7 @@ from pint_diffusion.errors import InputError
 from pint_diffusion.grid import Schedule, TimeGrid
 from pint_diffusion.noise import StepNoise
 from pint_diffusion.solvers import SOLVERS
+from pint_diffusion.solvers.langevin import Corrected
 from pint_diffusion.solvers.linear import noise_weights, try_walk
 from pint_diffusion.solvers.propagator import Propagator
 from pint_diffusion.solvers.solver import Solver
@@ -56,16 +57,51 @@ def make_propagators(
             "leave it out"
         )
     fits = max(1, NOISE_BYTES // noise.bytes)
-    kept = lru_cache(fits)(noise) if solver.stochastic else noise
+    drawn = solver.stochastic or settings.corrector_steps
+    kept = lru_cache(fits)(noise) if drawn else noise
     fine = Propagator(solver, grid, schedule, kept, carry, settings.solver)
+    if settings.corrector_steps:
+        fine = corrected(fine, settings)
     try_walk(fine, "fine")
-    if settings.method == "sequential":
+    if settings.method == "sequential" or settings.corrector_steps:
         return fine, fine
     name, coarse_solver = choose_coarse(settings, solver)
     coarse = Propagator(coarse_solver, grid.coarsened(settings.coarse_steps), schedule, noise)
     coarse = replace(coarse, noise=cache(partial(coarse_noise, fine, coarse, noise)), name=name)
     try_walk(coarse, "coarse")
     return fine, coarse
+
+
+def corrected(walk: Propagator, settings: Settings) -> Corrected:
+    """Return a walk that corrects the state with Langevin steps where its grid stays at a level.
+
+    Raises
+    ------
+    InputError
+        If the solver or the method does not take such steps.
+    """
+    solver = walk.solver
+    if solver.stochastic or solver.history:
+        does = "draws noise" if solver.stochastic else "carries a history"
+        raise InputError(
+            f"--corrector-steps is for deterministic one-step solvers, and --solver "
+            f"{settings.solver} {does}: take another, such as ou_ode"
+        )
+    if settings.method == "parareal":
+        raise InputError(
+            "--corrector-steps draws noise at slice boundaries, which the coarse solves of "
+            "parareal know nothing of: take --method piadm"
+        )
+    return Corrected(
+        replace(solver, history=1),
+        walk.grid,
+        walk.schedule,
+        walk.noise,
+        True,
+        walk.name,
+        settings.corrector_length,
+        settings.corrector_friction,
+    )
 
 
 def find_solver(name: str) -> Solver:
