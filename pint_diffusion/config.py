@@ -100,11 +100,12 @@ class Settings(FromCommandLine):
     )
     samples: PositiveInt = Field(16, description="samples S drawn at once")
     seed: int = Field(0, ge=0, lt=2**64, description="seed of the noise, with the sample's number")
-    method: Literal["parareal", "sequential", "paradigms", "piadm"] = Field(
+    method: Literal["parareal", "sequential", "paradigms", "piadm", "window"] = Field(
         "parareal", description="sampling method, see docs/methods.md"
     )
     window: PositiveInt | None = Field(
-        None, description="most grid points that are evaluated at once; of paradigms (32)"
+        None,
+        description="most grid points that are evaluated at once; of paradigms and window (32)",
     )
     schedule: Literal["blocks", "diagonal"] | None = Field(
         None,

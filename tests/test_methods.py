@@ -24,6 +24,8 @@ VARIANTS = {
     "paradigms, 1": {"method": "paradigms", "window": 1},
     "paradigms, 5": {"method": "paradigms", "window": 5},
     "paradigms, all": {"method": "paradigms"},
+    "window, 5": {"method": "window", "window": 5},
+    "window, all": {"method": "window"},
     "piadm": {"method": "piadm", "slices": 3},
     "piadm, diagonal": {"method": "piadm", "schedule": "diagonal", "freeze": "eps"},
 }

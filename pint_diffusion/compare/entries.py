@@ -50,6 +50,7 @@ FAMILIES: dict[str, Callable[[Sequence[int], int], list[Entry]]] = {
         Entry("SRDS, slice", {"method": "parareal", "placement": "slice"}, "iterations"),
     ],
     "paradigms": lambda devices, steps: windows("ParaDiGMS", "paradigms", devices, steps),
+    "window": lambda devices, steps: windows("window", "window", devices, steps),
     "piadm": lambda devices, steps: [
         Entry(f"PIADM, {way}", {"method": "piadm", "schedule": way})
         for way in ("blocks", "diagonal")

@@ -7,11 +7,13 @@ from pint_diffusion.methods.paradigms import PARADIGMS
 from pint_diffusion.methods.parareal import parareal
 from pint_diffusion.methods.piadm import PIADM
 from pint_diffusion.methods.sequential import sequential
+from pint_diffusion.methods.window import WINDOW
 
 METHODS: dict[str, Method] = {
     "sequential": Method(sequential),
     "parareal": Method(parareal),
     "paradigms": PARADIGMS,
     "piadm": PIADM,
+    "window": WINDOW,
 }
 """Methods by the name they have on the command line."""

@@ -20,6 +20,7 @@ from torch import Tensor
 from pint_diffusion.errors import InputError
 from pint_diffusion.grid import NoiseSchedule
 from pint_diffusion.models.denoiser import PredictionType
+from pint_diffusion.sums import folded
 
 REQUIRED = ("means", "variances", "weights")
 OPTIONAL = ("alphas_cumprod", "data_range")
@@ -125,7 +126,7 @@ class GaussianMixture:
         Tensor, shape (R, *shape)
             The noise, in the mixture's dtype.
         """
-        # Every operation here is elementwise or works on one row by itself: see _sum and xlogy.
+        # Every operation here is elementwise or works on one row by itself: see `folded` and xlogy.
         rows = x.to(torch.float64).flatten(1).unsqueeze(1)
         alpha_bar = alpha_bar.to(rows).unsqueeze(1)
         noise = 1 - alpha_bar
@@ -134,9 +135,9 @@ class GaussianMixture:
         # xlogy(c, v) is c log v by the scalar log; torch.log would go through a vector library,
         # which promises nothing about equal bits at different places of an array.
         half_log_det = torch.xlogy(0.5 * apart.shape[2], variance)
-        logits = self._log_weights - _sum(apart * apart, 2) / (2 * variance) - half_log_det
+        logits = self._log_weights - folded(apart * apart, 2) / (2 * variance) - half_log_det
         pull = torch.softmax(logits, dim=1) / variance
-        eps = torch.sqrt(noise) * _sum(pull.unsqueeze(2) * apart, 1)
+        eps = torch.sqrt(noise) * folded(pull.unsqueeze(2) * apart, 1)
         return eps.reshape(x.shape).to(self.dtype)
 
 
@@ -222,17 +223,3 @@ def _real(name: str, values: ArrayLike) -> NDArray[np.float64]:
     if not np.isfinite(array).all():
         raise InputError(f"{name} holds NaN or infinity; give finite numbers")
     return array.astype(np.float64)
-
-
-def _sum(values: Tensor, dim: int) -> Tensor:
-    """Sum over ``dim`` by folding it in half until one entry is left.
-
-    torch.sum picks its order of summation from the whole shape and the number of threads, so that
-    a row's bits can depend on the rows beside it; these additions are elementwise.
-    """
-    while (count := values.shape[dim]) > 1:
-        half = count // 2
-        folded = values.narrow(dim, 0, half) + values.narrow(dim, half, half)
-        rest = values.narrow(dim, 2 * half, count - 2 * half)
-        values = torch.cat([folded, rest], dim) if count % 2 else folded
-    return values.squeeze(dim)
