@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from launch import launch, ranks_of, start
+from launch import ranks_of, start
 
 from pint_diffusion.cli import main
 from pint_diffusion.report.inspection import inspect_run
@@ -90,7 +90,9 @@ def test_iterations_are_written_so_many_seconds_apart_and_the_last_one_is(
 
 @pytest.mark.parametrize("seconds", [0.15, 1e6])
 @pytest.mark.parametrize("ranks", [1, 4])
-def test_a_signal_leaves_the_newest_iteration_on_disk(tmp_path, undisturbed, ranks, seconds):
+def test_a_signal_leaves_the_newest_iteration_on_disk(
+    tmp_path, undisturbed, monkeypatch, capfd, ranks, seconds
+):
     folder = tmp_path / "run"
     given = ["sample", *FINAL, seconds, "--out", folder]
     process = start(*given, ranks=ranks, environment={"EMULATED_MS": str(10 * ranks)})
@@ -108,9 +110,9 @@ def test_a_signal_leaves_the_newest_iteration_on_disk(tmp_path, undisturbed, ran
     reached = len(found.change)
     assert reached > 0
     assert found.manifest.newest([]) == reached
-    ended = launch("resume", folder, ranks=3, environment={"EMULATED_MS": "0"})
-    assert ended.code == 0, ended
-    assert f"went on after iteration {reached}" in ended.out
+    monkeypatch.setenv("EMULATED_MS", "0")
+    assert pint("resume", folder) == 0
+    assert f"went on after iteration {reached}" in capfd.readouterr().out
     record = read_run(folder)
     assert np.array_equal(record.samples, undisturbed.samples)
     assert np.array_equal(record.change, undisturbed.change)
