@@ -37,7 +37,7 @@ class Entry:
 def windows(name: str, method: str, sizes: Sequence[int], steps: int) -> list[Entry]:
     """Return one entry for every size of a window."""
     sizes = sorted({min(size, steps) for size in sizes})
-    return [Entry(f"{name}, window {size}", {"method": method, "window": size}) for size in sizes]
+    return [Entry(f"{name}, {size} points", {"method": method, "window": size}) for size in sizes]
 
 
 FAMILIES: dict[str, Callable[[Sequence[int], int], list[Entry]]] = {
@@ -46,7 +46,7 @@ FAMILIES: dict[str, Callable[[Sequence[int], int], list[Entry]]] = {
     ],
     "srds": lambda devices, steps: [
         Entry("SRDS, not pipelined", {"method": "parareal"}, "iterations", False),
-        Entry("SRDS, root", {"method": "parareal", "placement": "root"}, "iterations"),
+        Entry("SRDS, root", {"method": "parareal"}, "iterations"),
         Entry("SRDS, slice", {"method": "parareal", "placement": "slice"}, "iterations"),
     ],
     "paradigms": lambda devices, steps: windows("ParaDiGMS", "paradigms", devices, steps),

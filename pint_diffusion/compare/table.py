@@ -71,7 +71,8 @@ def write_files(rows: Sequence[Row], about: Mapping[str, Any], folder: Path) -> 
     flat = []
     for row in rows:
         found = asdict(row.measured) if row.measured else {}
-        found.pop("per_round", None)
+        for name in ("per_round", "errors"):
+            found.pop(name, None)
         seconds = {f"seconds_on_{p}": time for p, time in row.on_devices.items()}
         flat.append({"method": row.name, "rule": row.rule, **found, **seconds})
     names = list(dict.fromkeys(name for row in flat for name in row))
