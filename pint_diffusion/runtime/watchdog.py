@@ -6,9 +6,8 @@ do that, so a long network call is no silence, unless it keeps Python's lock.
 
 from __future__ import annotations
 
-import os
+import signal
 import sys
-import threading
 import time
 from collections.abc import Callable, Sequence
 
@@ -20,8 +19,8 @@ from pint_diffusion.runtime.requests import Key
 PERIOD = 1.0
 """Seconds between signs of life."""
 
-GRACE = 5.0
-"""Seconds that MPI may take to abort the job before this process ends by itself."""
+GRACE = 5
+"""Seconds that MPI may take to abort the job before the system ends this process."""
 
 
 class Watchdog:
@@ -96,7 +95,5 @@ class Watchdog:
         cause = f"rank {peer} on {self._hosts[peer]} has been silent for {silence:.0f} s{place}"
         print(f"pint-diffusion: error: {cause}; the job is ended", file=sys.stderr, flush=True)
         self._on_silence(cause)
-        leave = threading.Timer(GRACE, os._exit, (1,))
-        leave.daemon = True
-        leave.start()
+        signal.alarm(GRACE)  # not by a thread: Abort keeps Python's lock
         comm.Abort(1)
