@@ -100,12 +100,25 @@ class Settings(FromCommandLine):
     )
     samples: PositiveInt = Field(16, description="samples S drawn at once")
     seed: int = Field(0, ge=0, lt=2**64, description="seed of the noise, with the sample's number")
-    method: Literal["parareal", "sequential", "paradigms", "piadm", "window"] = Field(
+    method: Literal["parareal", "sequential", "paradigms", "parataa", "piadm", "window"] = Field(
         "parareal", description="sampling method, see docs/methods.md"
     )
     window: PositiveInt | None = Field(
         None,
-        description="most grid points that are evaluated at once; of paradigms and window (32)",
+        description="most grid points that are evaluated at once; of paradigms and window (32) and "
+        "parataa (100)",
+    )
+    order: PositiveInt | None = Field(
+        None, description="steps that parataa's map of a point makes again (20)"
+    )
+    memory: PositiveInt | None = Field(
+        None, description="rounds that parataa makes an update of (2); 1: no acceleration"
+    )
+    ridge: float | None = Field(
+        None, gt=0, allow_inf_nan=False, description="regularization of parataa's updates (1e-3)"
+    )
+    noise_tolerance: float | None = Field(
+        None, ge=0, allow_inf_nan=False, description="of parataa, in units of a step's noise"
     )
     schedule: Literal["blocks", "diagonal"] | None = Field(
         None,
@@ -269,7 +282,10 @@ class Settings(FromCommandLine):
     @property
     def method_options(self) -> dict[str, Any]:
         """Options of the method that the user set."""
-        names = ("window", "schedule", "freeze", "sweeps")
+        names = (
+            *("window", "order", "memory", "ridge", "noise_tolerance"),
+            *("schedule", "freeze", "sweeps"),
+        )
         return {name: value for name in names if (value := getattr(self, name)) is not None}
 
     @model_validator(mode="after")

@@ -26,10 +26,13 @@ VARIANTS = {
     "paradigms, all": {"method": "paradigms"},
     "window, 5": {"method": "window", "window": 5},
     "window, all": {"method": "window"},
+    "parataa, 1": {"method": "parataa", "window": 1},
+    "parataa, 5, order 3": {"method": "parataa", "window": 5, "order": 3},
+    "parataa, all, memory 3": {"method": "parataa", "memory": 3},
     "piadm": {"method": "piadm", "slices": 3},
     "piadm, diagonal": {"method": "piadm", "schedule": "diagonal", "freeze": "eps"},
 }
-ONE_STEP_ONLY = {"paradigms"}
+ONE_STEP_ONLY = {"paradigms", "parataa"}
 
 
 @pytest.fixture

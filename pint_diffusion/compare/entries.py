@@ -51,6 +51,7 @@ FAMILIES: dict[str, Callable[[Sequence[int], int], list[Entry]]] = {
     ],
     "paradigms": lambda devices, steps: windows("ParaDiGMS", "paradigms", devices, steps),
     "window": lambda devices, steps: windows("window", "window", devices, steps),
+    "parataa": lambda devices, steps: windows("ParaTAA", "parataa", devices, steps),
     "piadm": lambda devices, steps: [
         Entry(f"PIADM, {way}", {"method": "piadm", "schedule": way})
         for way in ("blocks", "diagonal")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pint_diffusion.methods.method import Method
 from pint_diffusion.methods.paradigms import PARADIGMS
 from pint_diffusion.methods.parareal import parareal
+from pint_diffusion.methods.parataa import PARATAA
 from pint_diffusion.methods.piadm import PIADM
 from pint_diffusion.methods.sequential import sequential
 from pint_diffusion.methods.window import WINDOW
@@ -13,6 +14,7 @@ METHODS: dict[str, Method] = {
     "sequential": Method(sequential),
     "parareal": Method(parareal),
     "paradigms": PARADIGMS,
+    "parataa": PARATAA,
     "piadm": PIADM,
     "window": WINDOW,
 }

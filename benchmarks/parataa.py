@@ -1,0 +1,60 @@
+"""Rounds of ParaTAA and of its plain fixed point, and how near they come, in one process.
+
+    python benchmarks/parataa.py --steps 50 --samples 2 ...
+
+takes the flags of ``pint-diffusion sample`` but for --order and --memory, of which it goes through
+`CHOICES`. A row of the table has the rounds of the worst sample and their mean, and the greatest
+error of a sample against the sequential one, relative in L2.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import torch
+
+from pint_diffusion.config import Settings, parse_run
+from pint_diffusion.runtime.events import EventLog
+from pint_diffusion.runtime.world import World
+from pint_diffusion.sampling import make_plan, solve, solve_sequentially
+
+CHOICES = {
+    "plain fixed point": (1, 1),
+    "order 20": (20, 1),
+    "memory 2": (1, 2),
+    "ParaTAA": (20, 2),
+    "ParaTAA, memory 3": (20, 3),
+}
+"""Order and memory."""
+
+
+def rounds_and_error(settings: Settings, truth: torch.Tensor, denoiser=None):
+    """Run; return the rounds of each sample (S,) and its relative error in L2, (S,)."""
+    plan, answers = make_plan(settings, World(), denoiser), {}
+    columns = plan.problem.columns
+
+    def keep(n, k, x):
+        if n == columns:
+            answers[k] = x[0]
+
+    solution = solve(plan, World(), EventLog(0), keep, lambda *_: None)
+    assert solution is not None
+    answer = answers[solution.outcome.iterations]
+    apart = (answer - truth).double().flatten(1).norm(dim=1) / truth.double().flatten(1).norm(dim=1)
+    return solution.outcome.stopped_at, apart.numpy()
+
+
+def main(arguments: list[str], denoiser=None) -> None:
+    """Print the table of the run that the flags describe."""
+    given = parse_run([*arguments, "--method", "parataa"]).model_dump()
+    torch.set_num_threads(given["threads"] or 1)
+    truth, _ = solve_sequentially(make_plan(Settings(**given), World(), denoiser))
+    print(f"{'':20}{'rounds':>8}{'mean':>8}{'error':>10}", flush=True)
+    for name, (order, memory) in CHOICES.items():
+        choice = Settings(**given | {"order": order, "memory": memory})
+        rounds, apart = rounds_and_error(choice, truth, denoiser)
+        print(f"{name:20}{rounds.max():8d}{rounds.mean():8.1f}{apart.max():10.1e}", flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
