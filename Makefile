@@ -17,8 +17,12 @@ demo: $(VENV)/.made
 
 test: test-one test-mpi
 
+test-one test-mpi: export OMP_NUM_THREADS = 1
+
+# Two tests at a time, and then, one at a time, those that a test beside them could disturb.
 test-one: $(VENV)/.made-test
-	timeout --kill-after=10 1500 $(BIN)/python -m pytest -q -m "not mpi"
+	timeout --kill-after=10 1200 $(BIN)/python -m pytest -q -n 2 -m "not mpi and not alone"
+	timeout --kill-after=10 900 $(BIN)/python -m pytest -q -m "alone and not mpi"
 
 test-mpi: $(VENV)/.made-test
 	for n in 1 2 4 8; do echo "== $$n ranks"; $(MPIEXEC) -n $$n $(BIN)/python -m mpi4py -m pytest \

@@ -8,6 +8,7 @@ fails: a skip would hide that nothing was tested.
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 
@@ -42,6 +43,14 @@ def pytest_runtest_logreport(report):
     launcher = read_launcher()
     if report.failed and launcher is not None and launcher.rank > 0:
         print(f"rank {launcher.rank}: {report.nodeid}\n{report.longreprtext}", file=sys.stderr)
+
+
+def pytest_ignore_collect(collection_path, config):
+    """Spare every rank of a pass the import of what holds no MPI test: those name world, or mpi."""
+    if config.getoption("--ranks") is None or collection_path.suffix != ".py":
+        return None
+    named = re.search(r"(?<!\.)\bworld\b|mark\.mpi", collection_path.read_text(encoding="utf-8"))
+    return None if named else True
 
 
 @pytest.hookimpl(trylast=True)

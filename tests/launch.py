@@ -25,7 +25,7 @@ class Ended:
     seconds: float
 
 
-def launch(*arguments, timeout=60, **given) -> Ended:
+def launch(*arguments, timeout=100, **given) -> Ended:
     """Run ``pint-diffusion ARGUMENTS`` to its end, see `start`.
 
     The job has a session of its own, which is ended as a whole when the time is up.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from pint_diffusion.sampling import Plan, Solution, make_plan, solve
 class Run:
     """What a run did, the same on every rank."""
 
-    plan: Plan
+    plan: Plan | None
     solution: Solution
     boundary: torch.Tensor
     events: np.ndarray
@@ -52,3 +52,13 @@ def run(world: World, denoiser=None, **settings) -> Run:
         rows.append([rows[-1][n] if x is None else x[0] for n, x in enumerate(row)])
     boundary = torch.stack([torch.stack(row) for row in rows])
     return Run(plan, found, boundary, np.concatenate([table for _, table, _ in gathered]))
+
+
+def run_alone(world: World, denoiser=None, **settings) -> Run:
+    """Run in one process: on rank 0, and the others sleep until they are told what came out.
+
+    For what the ranks are compared with. The plan stays on rank 0.
+    """
+    done = replace(run(World(), denoiser, **settings), plan=None) if world.rank == 0 else None
+    world.barrier()
+    return world.share(done)

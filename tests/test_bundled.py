@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from runs import run
+from runs import run, run_alone
 
 from pint_diffusion.runtime.world import World
 
@@ -15,7 +15,7 @@ EXACT = {"batching": "off", "steps": 16, "slices": 8, "samples": 1}
 @pytest.mark.parametrize("placement", ["root", "slice"])
 def test_bits_and_history_do_not_depend_on_ranks_transport_or_placement(world, placement):
     done = run(world, **EXACT, placement=placement, tolerance=0.5)
-    alone = run(World(), **EXACT, tolerance=0.5)
+    alone = run_alone(world, **EXACT, tolerance=0.5)
     assert torch.equal(done.boundary, alone.boundary)
     assert np.array_equal(done.outcome.changes, alone.outcome.changes)
     assert done.outcome.iterations == alone.outcome.iterations
@@ -24,7 +24,7 @@ def test_bits_and_history_do_not_depend_on_ranks_transport_or_placement(world, p
 @pytest.mark.parametrize("placement", ["root", "slice"])
 def test_after_m_iterations_the_answer_is_the_sequential_one_to_the_bit(world, placement):
     done = run(world, **EXACT, placement=placement, tolerance=1e-300)
-    walk = run(World(), **EXACT, method="sequential")
+    walk = run_alone(world, **EXACT, method="sequential")
     assert torch.equal(done.answer, walk.answer)
 
 

@@ -378,6 +378,7 @@ def test_messages_that_do_not_arrive(monkeypatch, hurried):
         end.comm.Recv(talk.pattern(1), 0)
 
 
+@pytest.mark.alone
 def test_a_rank_that_does_not_answer_is_named_and_all_end():
     act = (
         "import os, sys, time; from pint_diffusion.check import command, talk; "
@@ -548,6 +549,7 @@ def test_a_run_without_room_is_refused_before_anything_is_loaded(mixture_file, t
     assert ended.err.count("error: 2 rank(s) on") == ended.err.count("error") == 1
 
 
+@pytest.mark.alone
 def test_the_quick_part_is_quick():
     world, settings = World(), Settings()
     quick_check(settings, world)

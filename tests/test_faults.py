@@ -55,6 +55,7 @@ def test_a_network_that_calls_exit_does_not_end_a_run_as_if_it_were_done(tmp_pat
     assert ended.err.count("SystemExit: 0") == 1
 
 
+@pytest.mark.alone
 def test_an_exception_on_one_rank_ends_all_with_the_cause_printed_once(tmp_path):
     ended = sample("raises", tmp_path / "out")
     assert ended.code == 1, ended
@@ -89,6 +90,7 @@ def test_a_file_that_cannot_be_written_to_the_end_is_an_error_on_every_rank(tmp_
     assert "could not be written by rank 1" in ended.err
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("name", ["killed", "exits"])
 def test_a_rank_that_dies_ends_every_rank(tmp_path, name):
     ended = sample(name, tmp_path / "out")
@@ -96,6 +98,7 @@ def test_a_rank_that_dies_ends_every_rank(tmp_path, name):
     assert ended.seconds < 20
 
 
+@pytest.mark.alone
 def test_nobody_outlives_a_rank_by_ten_seconds(tmp_path):
     """The run would take minutes."""
     long = ["--steps", 800, "--slices", 8]
@@ -107,6 +110,7 @@ def test_nobody_outlives_a_rank_by_ten_seconds(tmp_path):
     assert ranks_of(tmp_path / "out") == []
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("who", [0, 2])
 def test_a_rank_that_falls_silent_is_named_and_ends_every_rank(tmp_path, who):
     """A stopped process is alive for the launcher, and so is one whose host was cut off."""

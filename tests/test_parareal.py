@@ -10,7 +10,7 @@ import pytest
 import reference
 import torch
 from networks import Contraction
-from runs import run
+from runs import run, run_alone
 
 from pint_diffusion.grid import NoiseSchedule, Spacing
 from pint_diffusion.models.denoiser import predict
@@ -66,7 +66,7 @@ def test_after_m_iterations_the_answer_is_the_sequential_one_to_the_bit(
         world, **given, placement=placement, coarse_steps=coarse_steps, tolerance=1e-300,
         max_iterations=slices,
     )  # fmt: skip
-    walk = run(World(), **given, method="sequential")
+    walk = run_alone(world, **given, method="sequential")
     assert done.outcome.iterations == slices
     assert done.outcome.exact
     assert done.outcome.converged
@@ -79,7 +79,7 @@ def test_after_k_iterations_the_first_k_boundary_states_are_exact_to_the_bit(
 ):
     given = {**exact, "steps": 40, "slices": 8}
     done = run(world, **given, placement=placement, tolerance=1e-300, max_iterations=5)
-    walk = run(World(), **given, method="sequential")
+    walk = run_alone(world, **given, method="sequential")
     for k in range(6):
         assert torch.equal(done.boundary[k, : k + 1], walk.boundary[0, : k + 1])
         assert not torch.equal(done.boundary[k, k + 1], walk.boundary[0, k + 1])
@@ -92,7 +92,7 @@ def test_bits_history_and_stopping_iteration_do_not_depend_on_ranks_transport_or
 ):
     given = {**exact, "steps": 88, "slices": slices, "tolerance": 0.05}
     done = run(world, **given, placement=placement)
-    alone = run(World(), **given, placement="root")
+    alone = run_alone(world, **given, placement="root")
     assert done.outcome.iterations == alone.outcome.iterations < slices
     assert np.array_equal(done.outcome.stopped_at, alone.outcome.stopped_at)
     assert np.array_equal(done.outcome.changes, alone.outcome.changes)
@@ -134,7 +134,7 @@ def test_batching_changes_nothing_but_rounding(world, exact, placement):
 
 def test_the_sequential_sampler_hands_its_state_from_rank_to_rank_unchanged(world, exact):
     given = {**exact, "steps": 30, "slices": 8, "method": "sequential"}
-    relay, alone = run(world, **given), run(World(), **given)
+    relay, alone = run(world, **given), run_alone(world, **given)
     assert torch.equal(relay.boundary, alone.boundary)
     assert relay.evaluations == relay.solution.clock.calls == 30
 

@@ -66,6 +66,7 @@ def check(folder, undisturbed, keep="boundary"):
         assert np.array_equal(record.boundary, undisturbed.boundary)
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize(("ranks", "again"), [(1, 2), (4, 3)])
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
 def test_a_signal_ends_every_rank_with_code_75_and_the_run_goes_on(
@@ -179,7 +180,8 @@ def test_a_folder_without_a_run_is_refused(tmp_path, capfd):
 
 
 @pytest.mark.parametrize("solver", ["dpmpp_2m", "ddpm", "unipc_3"])
-def test_history_and_noise_come_back_too(tmp_path, solver):
+def test_history_and_noise_come_back_too(tmp_path, monkeypatch, solver):
+    monkeypatch.setenv("EMULATED_MS", "0")
     given = ["--solver", solver, "--dtype", "float64", "--slices", 8, "--samples", 2]
     given += ["--model", f"{EMULATED}:factory", "--steps", 24, "--batching", "off"]
     whole, parts = tmp_path / "whole", tmp_path / "parts"

@@ -34,7 +34,7 @@ VARIABLES = {
 }
 FLAGS = ["--batching", "off", "--tolerance", "1e-6"]
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.timeout(300), pytest.mark.alone]
 
 
 @dataclass

@@ -9,10 +9,9 @@ import pytest
 import reference
 import torch
 from networks import Contraction
-from runs import run
+from runs import run, run_alone
 
 from pint_diffusion.report.bound import dataflow_bound
-from pint_diffusion.runtime.world import World
 from pint_diffusion.solvers import SOLVERS, Solver
 from pint_diffusion.solvers.ddim import ddim
 from pint_diffusion.solvers.linear import try_walk
@@ -84,23 +83,23 @@ def another(model, folder):
     return f"gmm:{folder / 'coarse.npz'}"
 
 
-@pytest.mark.parametrize("placement", PLACEMENTS)
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_every_solver_is_exact_after_m_iterations_with_the_same_bits_on_any_ranks(
-    world, exact, placement, variant, tmp_path
+def test_every_solver_is_exact_after_m_iterations_with_the_same_bits_on_any_ranks_and_placement(
+    world, exact, variant, tmp_path
 ):
     given = {**exact, **VARIANTS[variant], "tolerance": 1e-300}
     if given.get("coarse_model"):
         given["coarse_model"] = another(given["model"], tmp_path)
-    done = run(world, **given, placement=placement)
-    walk = run(World(), **given, method="sequential")
-    alone = run(World(), **given, placement="root")
-    assert done.outcome.iterations == 8
-    for k in range(9):
-        assert torch.equal(done.boundary[k, : k + 1], walk.boundary[0, : k + 1])
-    assert not torch.equal(done.boundary[2], walk.boundary[0])
-    assert torch.equal(done.boundary, alone.boundary)
-    assert done.solution.clock.deep == alone.solution.clock.deep
+    walk = run_alone(world, **given, method="sequential")
+    alone = run_alone(world, **given, placement="root")
+    for placement in PLACEMENTS:
+        done = run(world, **given, placement=placement)
+        assert done.outcome.iterations == 8
+        for k in range(9):
+            assert torch.equal(done.boundary[k, : k + 1], walk.boundary[0, : k + 1])
+        assert not torch.equal(done.boundary[2], walk.boundary[0])
+        assert torch.equal(done.boundary, alone.boundary)
+        assert done.solution.clock.deep == alone.solution.clock.deep
 
 
 @pytest.mark.parametrize("placement", PLACEMENTS)
@@ -160,7 +159,7 @@ def test_a_history_of_zeros_is_another_state_than_none(world, exact, solver):
 
     given = {**exact, "steps": 8, "solver": solver, "tolerance": 1e-300}
     done = run(world, BlindAtFirst(), **given)
-    walk = run(World(), BlindAtFirst(), **given, method="sequential")
+    walk = run_alone(world, BlindAtFirst(), **given, method="sequential")
     assert torch.equal(done.boundary[-1], walk.boundary[0])
 
 
@@ -169,7 +168,7 @@ def test_nothing_counts_as_converged_before_all_history_is_there(world, exact, s
     """Slices of one step: without history F equals G, and nothing moves in iteration 1."""
     given = {**exact, "steps": 24, "slices": 24, "solver": solver}
     done = run(world, **given)
-    walk = run(World(), **given, method="sequential")
+    walk = run_alone(world, **given, method="sequential")
     assert (done.answer - walk.answer).abs().mean() * 127.5 < 0.1
     assert done.outcome.iterations > SOLVERS[solver].history
 
@@ -207,5 +206,5 @@ def test_a_solver_that_begins_elsewhere_and_does_not_say_so_is_still_exact(
     monkeypatch.setitem(SOLVERS, "wary", Solver(wary, evaluations=2))
     given = {**exact, "solver": "wary", "coarse_solver": "ddim", "tolerance": 1e-300}
     done = run(world, **given, placement="slice")
-    walk = run(World(), **given, method="sequential")
+    walk = run_alone(world, **given, method="sequential")
     assert torch.equal(done.boundary[-1], walk.boundary[0])
