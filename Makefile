@@ -28,7 +28,7 @@ test-mpi: $(VENV)/.made-test
 	for n in 1 2 4 8; do echo "== $$n ranks"; $(MPIEXEC) -n $$n $(BIN)/python -m mpi4py -m pytest \
 	    -q -x -p no:cacheprovider --with-mpi --ranks $$n -m mpi || exit 1; done
 
-# 200 runs killed at random moments, each resumed.
+# 200 kills at random moments, each followed by a resume, which is killed too or let go on.
 kills: $(VENV)/.made-test
 	KILLS=200 timeout --kill-after=10 7200 $(BIN)/python -m pytest -q tests/test_resume.py -k killed
 

@@ -20,6 +20,7 @@ EMULATED = Path(__file__).parent.parent / "jobs" / "emulated.py"
 COUNTS = ["--steps", 32, "--slices", 8, "--samples", 2, "--batching", "off", "--tolerance", 1e-6]
 SLOW = {"EMULATED_MS": "20"}
 FAST = {"EMULATED_MS": "0"}
+KILLS, KILLS_EACH = int(os.environ.get("KILLS", "20")), 4
 
 
 def sample(folder, *more, model=f"{EMULATED}:factory", ranks=1, environment=FAST):
@@ -34,17 +35,20 @@ def resume(folder, *more, ranks=1):
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory):
     folder = tmp_path_factory.mktemp("undisturbed") / "run"
-    ended = sample(folder)
-    assert ended.code == 0, ended
+    with pytest.MonkeyPatch.context() as here:
+        here.setenv("EMULATED_MS", "0")
+        given = ["--model", f"{EMULATED}:factory", *COUNTS, "--out", folder]
+        assert main(["sample", *map(str, given)]) == 0
     return read_run(folder)
 
 
-def begin(folder, *more, ranks=4):
-    """Start a slow run and wait until it has begun."""
-    given = ["sample", "--model", f"{EMULATED}:factory", *COUNTS, "--out", folder, *more]
+def begin(folder, given, ranks=4):
+    """Start a slow run, or go on with one, and wait until it has begun."""
+    master = folder / "run.h5"
+    before = master.stat().st_ino if master.exists() else 0
     process = start(*given, ranks=ranks, environment=SLOW)
-    deadline = time.monotonic() + 60
-    while not (folder / "run.h5").exists():
+    deadline = time.monotonic() + 120
+    while not master.exists() or master.stat().st_ino == before:
         assert time.monotonic() < deadline, "the run did not begin"
         assert process.poll() is None, process.communicate()
         time.sleep(0.01)
@@ -72,7 +76,8 @@ def check(folder, undisturbed, keep="boundary"):
 def test_a_signal_ends_every_rank_with_code_75_and_the_run_goes_on(
     tmp_path, undisturbed, number, ranks, again
 ):
-    process = begin(tmp_path / "run", ranks=ranks)
+    given = ["sample", "--model", f"{EMULATED}:factory", *COUNTS, "--out", tmp_path / "run"]
+    process = begin(tmp_path / "run", given, ranks)
     time.sleep(0.6)
     os.kill(ranks_of(tmp_path / "run")[-1], number)
     code, said = finish(process)
@@ -84,21 +89,32 @@ def test_a_signal_ends_every_rank_with_code_75_and_the_run_goes_on(
     check(tmp_path / "run", undisturbed)
 
 
-@pytest.mark.parametrize("trial", range(int(os.environ.get("KILLS", "10"))))
-def test_a_killed_run_goes_on_on_any_number_of_ranks(tmp_path, undisturbed, trial):
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("trial", range(KILLS // KILLS_EACH))
+def test_a_run_that_is_killed_again_and_again_goes_on_on_any_number_of_ranks(
+    tmp_path, undisturbed, monkeypatch, trial
+):
+    """A start or a resume ends in the next kill; the last resume is let go on."""
     draw = np.random.default_rng(trial)
     folder = tmp_path / "run"
     keep = str(draw.choice(["boundary", "final"]))
-    placement = str(draw.choice(["root", "slice"]))
-    process = begin(folder, "--keep", keep, "--placement", placement)
-    time.sleep(draw.uniform(0, 1.6))
-    ranks = ranks_of(folder)
-    for rank in ranks if draw.random() < 0.5 else draw.permutation(ranks)[:1]:
-        with contextlib.suppress(ProcessLookupError):  # it was done already
-            os.kill(int(rank), signal.SIGKILL)
-    finish(process)
-    ended = resume(folder, ranks=int(draw.integers(1, 5)))
-    assert ended.code == 0, ended
+    given = ["sample", "--model", f"{EMULATED}:factory", *COUNTS, "--out", folder, "--keep", keep]
+    if keep == "final":
+        given += ["--checkpoint-every", draw.choice([0, 0.1, 0.4])]
+    for kill in range(KILLS_EACH):
+        placement = ["--placement", draw.choice(["root", "slice"])]
+        process = begin(folder, given + placement, ranks=int(draw.integers(1, 5)))
+        time.sleep(draw.uniform(0, 1.2))
+        ranks = ranks_of(folder)
+        for rank in ranks if draw.random() < 0.5 else draw.permutation(ranks)[:1]:
+            with contextlib.suppress(ProcessLookupError):  # it was done already
+                os.kill(int(rank), signal.SIGKILL)
+        code, said = finish(process)
+        print(f"kill {kill}: code {code} of {len(ranks)}, rows {list(Manifest.read(folder).rows)}")
+        assert "error" not in said.lower().replace("terminat", ""), said
+        given = ["resume", folder]
+    monkeypatch.setenv("EMULATED_MS", "0")
+    assert main(["resume", str(folder)]) == 0
     check(folder, undisturbed, keep)
 
 
