@@ -25,7 +25,7 @@ PROGRAM = [sys.executable, "-m", "pint_diffusion", "sample"]
 LARGE = Path(__file__).parents[1] / "benchmarks" / "four_hosts.py"
 NETWORKS = Path(__file__).with_name("networks.py")
 
-pytestmark = pytest.mark.timeout(200)
+pytestmark = [pytest.mark.timeout(200), pytest.mark.alone]
 
 
 @pytest.fixture
