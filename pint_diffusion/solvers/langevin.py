@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from functools import partial
 from math import expm1, sqrt
 
+import torch
 from torch import Tensor
 
 from pint_diffusion.solvers.propagator import Propagator
@@ -82,7 +83,7 @@ class Corrected(Propagator):
     """A walk whose grid stays at some levels, and makes Langevin steps there.
 
     Its solver has one step and draws no noise, and is declared with a history of one: the
-    velocity, which every other step draws anew.
+    velocity, which the step before such a stay draws anew.
 
     Attributes
     ----------
@@ -97,10 +98,13 @@ class Corrected(Propagator):
 
     async def step(self, evaluate: Evaluate, x: Tensor, past: Past, i: int) -> tuple[Tensor, Past]:
         """Make step ``i`` of the grid; see `Propagator.step`."""
-        here = self.grid.levels[i]
-        if self.grid.levels[i + 1] != here:
-            stride = Stride(self.grid.levels, i, self.schedule, partial(self.noise, i))
-            return await self._step(evaluate, x, stride), (self.noise(i),)
+        levels = self.grid.levels
+        here = levels[i]
+        if levels[i + 1] != here:
+            begins = levels[i + 1 : i + 2] == levels[i + 2 : i + 3]
+            velocity = self.noise(i) if begins else torch.zeros_like(x)
+            stride = Stride(levels, i, self.schedule, partial(self.noise, i))
+            return await self._step(evaluate, x, stride), (velocity,)
         eps = (await evaluate(x, here)).eps
         langevin = Langevin(self.length * here.s, self.friction / here.s)
         noises = self.noise(i), self.noise(self.grid.steps + i)
