@@ -104,9 +104,7 @@ class Settings(FromCommandLine):
         "parareal", description="sampling method, see docs/methods.md"
     )
     window: PositiveInt | None = Field(
-        None,
-        description="most grid points that are evaluated at once; of paradigms and window (32) and "
-        "parataa (100)",
+        None, description="most points evaluated at once; of paradigms, window (32), parataa (100)"
     )
     order: PositiveInt | None = Field(
         None, description="steps that parataa's map of a point makes again (20)"
