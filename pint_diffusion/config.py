@@ -106,17 +106,16 @@ class Settings(FromCommandLine):
     window: PositiveInt | None = Field(
         None, description="most points evaluated at once; of paradigms, window (32), parataa (100)"
     )
-    order: PositiveInt | None = Field(
-        None, description="steps that parataa's map of a point makes again (20)"
-    )
-    memory: PositiveInt | None = Field(
-        None, description="rounds that parataa makes an update of (2); 1: no acceleration"
-    )
+    order: PositiveInt | None = Field(None, description="steps in a map of parataa (20)")
+    memory: PositiveInt | None = Field(None, description="rounds in an update of parataa (2)")
     ridge: float | None = Field(
         None, gt=0, allow_inf_nan=False, description="regularization of parataa's updates (1e-3)"
     )
     noise_tolerance: float | None = Field(
         None, ge=0, allow_inf_nan=False, description="of parataa, in units of a step's noise"
+    )
+    warm_start: Path | None = Field(
+        None, description="folder of a run on whose trajectory parataa begins"
     )
     schedule: Literal["blocks", "diagonal"] | None = Field(
         None,
@@ -282,7 +281,7 @@ class Settings(FromCommandLine):
         """Options of the method that the user set."""
         names = (
             *("window", "order", "memory", "ridge", "noise_tolerance"),
-            *("schedule", "freeze", "sweeps"),
+            *("warm_start", "schedule", "freeze", "sweeps"),
         )
         return {name: value for name in names if (value := getattr(self, name)) is not None}
 

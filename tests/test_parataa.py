@@ -13,12 +13,15 @@ from runs import run
 from pint_diffusion.config import Settings
 from pint_diffusion.errors import InputError
 from pint_diffusion.grid import Level
+from pint_diffusion.job import run_job
 from pint_diffusion.methods.parataa import Anderson, noise_into
+from pint_diffusion.methods.warm_start import trajectory
 from pint_diffusion.models.denoiser import Prediction, predict
 from pint_diffusion.runtime.world import World
 from pint_diffusion.sampling import make_plan
 from pint_diffusion.solvers import SOLVERS
 from pint_diffusion.solvers.linear import frozen_growth
+from pint_diffusion.store.master import read_run
 
 ONE_STEP = [name for name, solver in SOLVERS.items() if not solver.history]
 
@@ -153,6 +156,58 @@ def test_noise_into_a_point_is_that_of_ddim_with_eta_1():
         np.sqrt(0.5 / 0.75) * np.sqrt(0.5)
     )
     assert noise_into(Level(1, 0.0), Level(0, 0.5)) == pytest.approx(np.sqrt(0.5))
+
+
+@pytest.mark.parametrize("tolerance", [0, 1e-3])
+def test_a_run_that_begins_on_its_own_solution_takes_one_round(given, tmp_path, tolerance):
+    sample(given | {"method": "sequential", "slices": 12, "out": tmp_path / "walk"})
+    done = run(World(), **given, tolerance=tolerance, warm_start=tmp_path / "walk")
+    assert done.outcome.iterations == 1
+    assert np.array_equal(done.answer, read_run(tmp_path / "walk").samples)
+
+
+def test_a_run_that_begins_near_its_solution_takes_fewer_rounds_to_the_same_answer(given, tmp_path):
+    """From Parareal's slices and on another grid, where points between are filled in."""
+    given |= {"steps": 40, "tolerance": 1e-6}
+    near = {"method": "parareal", "steps": 30, "slices": 10, "tolerance": None}
+    sample(given | near | {"out": tmp_path / "near"})
+    cold, warm = run(World(), **given), run(World(), **given, warm_start=tmp_path / "near")
+    assert warm.outcome.iterations < cold.outcome.iterations
+    torch.testing.assert_close(warm.answer, cold.answer, rtol=0, atol=1e-4)
+
+
+def test_states_filled_in_lie_where_ddim_moves(given, tmp_path):
+    """Between two states of a network that always says the same they are DDIM's own."""
+    sample(given | {"method": "sequential", "slices": 1, "steps": 1, "out": tmp_path / "step"})
+    problem = make_plan(Settings(**given), World()).problem
+    filled = trajectory(problem, tmp_path / "step")
+    x0 = torch.from_numpy(read_run(tmp_path / "step").samples)
+    first = problem.grid.levels[0]
+    eps = (problem.noise - first.a * x0) / first.s
+    for level, x in zip(problem.grid.levels, filled, strict=True):
+        torch.testing.assert_close(x, level.a * x0 + level.s * eps, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("other", "wrong", "said"),
+    [
+        ({"keep": "final"}, {}, "has kept no boundary states"),
+        ({"samples": 2}, {}, "samples of shape (2, "),
+        ({}, {"window": 5}, "--window is 5"),
+        ({}, {"warm_start": "nowhere"}, "nowhere holds no run"),
+        ({}, {"method": "paradigms"}, "--warm-start is no option of the method paradigms"),
+    ],
+)
+def test_a_run_that_can_not_be_begun_on_is_refused_in_a_sentence(
+    given, tmp_path, other, wrong, said
+):
+    sample(given | {"method": "sequential", "out": tmp_path / "walk"} | other)
+    with pytest.raises(InputError, match=re.escape(said)):
+        make_plan(Settings(**given | {"warm_start": tmp_path / "walk"} | wrong), World())
+
+
+def sample(settings):
+    run_job(Settings(**settings), World())
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,7 @@ from collections import deque
 from collections.abc import Sequence
 from functools import partial
 from math import sqrt
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -36,6 +37,7 @@ from pint_diffusion.methods.method import Method
 from pint_diffusion.methods.paradigms import points
 from pint_diffusion.methods.picard import Lane, picard
 from pint_diffusion.methods.problem import Problem
+from pint_diffusion.methods.warm_start import trajectory
 from pint_diffusion.solvers.linear import frozen_growth
 
 
@@ -57,6 +59,8 @@ class ParaTAA:
     noise_tolerance : float, optional
         Limit in units of the noise that DDPM adds in the step to a point; the greater limit holds.
         The tolerance if not given.
+    warm_start : Path, optional
+        Run on whose trajectory the points begin; as copies of the noise if not given.
     """
 
     def __init__(
@@ -68,6 +72,7 @@ class ParaTAA:
         memory: int,
         ridge: float,
         noise_tolerance: float | None,
+        warm_start: Path | None,
     ) -> None:
         self.window, self.order, self.ridge = window, order, ridge
         self.own = 2 * (memory - 1)
@@ -79,14 +84,17 @@ class ParaTAA:
             *(max(tolerance, share * noise_into(*levels[i : i + 2])) for i in steps),
         ]
         self.growth = [frozen_growth(problem.fine, i) if i else 0.0 for i in steps]
+        self.guess = trajectory(problem, warm_start)[1:-1] if warm_start else None
 
     def stop(self, begin: int) -> int:
         """Return the end of a window."""
         return begin + self.window
 
     def start(self, lane: Lane) -> list[Tensor]:
-        """Return copies of the noise."""
-        return [self.fresh(lane, lane.x(0))] * min(self.window, lane.steps)
+        """Return the first states, of which no round is known."""
+        noise = lane.x(0)
+        guess = [noise] * (min(self.window, lane.steps) - 1) if self.guess is None else self.guess
+        return [self.fresh(lane, x) for x in (noise, *guess)]
 
     def fresh(self, lane: Lane, x: Tensor) -> Tensor:
         """Make a state of which no round is known."""
@@ -171,13 +179,21 @@ def noise_into(here: Level, there: Level) -> float:
     return there.s / here.s * sqrt(1 - here.alpha_bar / there.alpha_bar)
 
 
-def check(problem: Problem, *, noise_tolerance: float | None, **_: Any) -> None:
-    """Refuse a multistep solver, and to be exact and to end early at once.
+def check(
+    problem: Problem,
+    *,
+    window: int,
+    noise_tolerance: float | None,
+    warm_start: Path | None,
+    **_: Any,
+) -> None:
+    """Refuse what can't be solved, or not so.
 
     Raises
     ------
     InputError
-        If it is one, or if the tolerance is 0 and the other one is not.
+        If the solver is a multistep one, if the tolerance is 0 and the other one is not, or if
+        there is no trajectory to begin on.
     """
     if problem.fine.solver.history:
         raise InputError(
@@ -189,11 +205,21 @@ def check(problem: Problem, *, noise_tolerance: float | None, **_: Any) -> None:
             f"--tolerance 0 asks for the exact answer, and --noise-tolerance {noise_tolerance:g} "
             "lets points end before: leave one of them out"
         )
+    if warm_start is not None:
+        if window < problem.grid.steps:
+            raise InputError(
+                f"--warm-start needs a window that holds all {problem.grid.steps} steps, and "
+                f"--window is {window}: raise it"
+            )
+        trajectory(problem, warm_start)
 
 
 PARATAA = Method(
     partial(picard, ParaTAA),
-    options={"window": 100, "order": 20, "memory": 2, "ridge": 1e-3, "noise_tolerance": None},
+    options={
+        **{"window": 100, "order": 20, "memory": 2, "ridge": 1e-3},
+        **dict.fromkeys(("noise_tolerance", "warm_start")),
+    },
     tolerance=1e-3,
     unit="root mean square residual",
     rounds=True,
