@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,7 +15,8 @@ from scipy.stats import wasserstein_distance
 from pint_diffusion.cli import main
 from pint_diffusion.config import parse_run
 from pint_diffusion.errors import InputError
-from pint_diffusion.grid import NoiseSchedule, level_of_sigma
+from pint_diffusion.grid import NoiseSchedule, level_of_sigma, make_grid
+from pint_diffusion.methods.piadm import Blocks
 from pint_diffusion.models.mixture import GaussianMixture
 from pint_diffusion.runtime.world import World
 from pint_diffusion.sampling import make_plan, solve_sequentially
@@ -79,6 +81,19 @@ def test_the_diagonal_ends_a_slice_in_every_round_after_the_first_slice(exact, s
     assert done.outcome.iterations == rounds
     ended = min(sweeps, 4)
     assert np.array_equal(done.outcome.changes[ended - 1 :, 0], np.arange(4, 25, 4))
+
+
+def test_slices_end_where_no_point_before_their_end_has_moved():
+    grid = make_grid(NoiseSchedule.ddpm_linear(), 9, 3, (0, 3, 7, 9))
+    problem = SimpleNamespace(grid=grid, tolerance=0.1, fine=SimpleNamespace(solver=None))
+    sweep = Blocks(problem, schedule="diagonal", freeze="v", sweeps=None)
+    lane = SimpleNamespace(begin=1, tapes=range(8), x=lambda j: torch.zeros(4, 5))
+    moved = torch.full((9, 4), 0.09)
+    moved[1, 0] = 0.2  # an inner point of the first slice, which begins at point 0
+    moved[2, 1] = 0.2  # its end
+    moved[4, 2] = 0.2  # an inner point of the next one
+    states = [row[None, :, None].expand(1, 4, 5) for row in moved]
+    assert sweep._done(lane, states) == [1, 2, 2, 8]
 
 
 @pytest.mark.parametrize("schedule", ["blocks", "diagonal"])
