@@ -213,6 +213,7 @@ def test_bad_input_is_one_sentence_and_exit_code_2_on_every_rank(world, bad, cap
     assert not (out / "run.h5").exists()
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("ranks", [1, 4])
 @pytest.mark.parametrize("case", LAUNCHED)
 def test_a_launched_job_with_bad_input_ends_so(tmp_path, case, ranks):
