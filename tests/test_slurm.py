@@ -172,6 +172,7 @@ def test_one_node(jobs, undisturbed):
     job = jobs["single"]
     assert job.end() == 0
     assert job.about["NumNodes"] == "1"
+    assert re.search(r"^status +finished$", job.log, re.MULTILINE)
     run = job.folder / f"pint_run_{job.number}"
     assert read_run(run).facts["ranks"] == 4
     check(run, undisturbed)
