@@ -35,8 +35,9 @@ from pint_diffusion.errors import InputError
 from pint_diffusion.grid import Level
 from pint_diffusion.methods.method import Method
 from pint_diffusion.methods.paradigms import points
-from pint_diffusion.methods.picard import Lane, picard
+from pint_diffusion.methods.picard import picard
 from pint_diffusion.methods.problem import Problem
+from pint_diffusion.methods.tape import Lane
 from pint_diffusion.methods.warm_start import trajectory
 from pint_diffusion.solvers.linear import frozen_growth
 

@@ -27,8 +27,9 @@ from torch import Tensor
 from pint_diffusion.errors import InputError
 from pint_diffusion.grid import TimeGrid
 from pint_diffusion.methods.method import Method
-from pint_diffusion.methods.picard import SLOPES, Lane, picard
+from pint_diffusion.methods.picard import picard
 from pint_diffusion.methods.problem import Problem
+from pint_diffusion.methods.tape import SLOPES, Lane
 
 Schedule = Literal["blocks", "diagonal"]
 Freeze = Literal["x0", "eps", "score", "v", "increments"]

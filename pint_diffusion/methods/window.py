@@ -30,8 +30,9 @@ from torch import Tensor
 from pint_diffusion.grid import Level
 from pint_diffusion.methods.method import Method
 from pint_diffusion.methods.paradigms import points
-from pint_diffusion.methods.picard import Lane, Tape, picard
+from pint_diffusion.methods.picard import picard
 from pint_diffusion.methods.problem import Problem
+from pint_diffusion.methods.tape import Lane, Tape
 from pint_diffusion.models.denoiser import Prediction
 from pint_diffusion.solvers.linear import BlindNetwork
 from pint_diffusion.sums import folded
@@ -42,7 +43,7 @@ SHARE = 0.25
 STRETCH = 25
 """The line is through the last N / 25 points of a window, at least two."""
 
-LEAST = 1e-3
+LEAST = 1e-6
 """1 - s kappa is kept between this and 1 less this."""
 
 
