@@ -19,7 +19,7 @@ from runs import run
 
 from pint_diffusion.errors import InputError
 from pint_diffusion.grid import FlowSchedule, Level, NoiseSchedule, TimeGrid
-from pint_diffusion.grid.file import read_grid
+from pint_diffusion.grid.file import read_grid, write_grid
 from pint_diffusion.grid.spacing import Spacing
 from pint_diffusion.models.denoiser import schedule_of
 from pint_diffusion.noise import initial_noise
@@ -668,18 +668,20 @@ def test_timesteps_are_cut_off(name):
         ("PNDM", "leading", {"set_alpha_to_one": False}),
     ],
 )
-def test_a_last_step_that_goes_nowhere(name, grid, given, monkeypatch):
+def test_a_last_step_that_goes_nowhere(name, grid, given, tmp_path, monkeypatch):
     """Some settings end with a step of length zero, which costs an evaluation.
 
     DEIS with Karras sigmas repeats the last one; with set_alpha_to_one=False and without
-    steps_offset, PNDM's default, t = 0 steps to itself. Our grids refuse such a step; the walk
-    without it is the same.
+    steps_offset, PNDM's default, t = 0 steps to itself. A grid file with such a step is refused;
+    the walk without it is the same.
     """
     case = replace(CASES[name], given={**CASES[name].given, **given})
     pair = Pair(case, grid, 20, monkeypatch)
     assert apart(pair.theirs[-2], pair.theirs[-1]) < 1e-6
+    path = tmp_path / "grid.yaml"
+    write_grid(path, pair.levels, None)
     with pytest.raises(InputError, match="rise strictly"):
-        pair.ours()
+        read_grid(path, pair.schedule)
     assert max(pair.errors(pair.levels[:-1])) <= SAME
 
 
