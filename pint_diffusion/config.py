@@ -10,8 +10,7 @@ import yaml
 from pydantic import Field, PositiveInt, field_validator, model_validator
 from pydantic_settings import SettingsConfigDict
 
-from pint_diffusion.errors import InputError
-from pint_diffusion.flags import FromCommandLine, parse
+from pint_diffusion.flags import FromCommandLine, parse, read_yaml
 
 Run = TypeVar("Run", bound="Settings")
 _OWN_FLAGS = ("config", "print_config")
@@ -100,9 +99,9 @@ class Settings(FromCommandLine):
     )
     samples: PositiveInt = Field(16, description="samples S drawn at once")
     seed: int = Field(0, ge=0, lt=2**64, description="seed of the noise, with the sample's number")
-    method: Literal["parareal", "sequential", "paradigms", "parataa", "piadm", "window"] = Field(
-        "parareal", description="sampling method, see docs/methods.md"
-    )
+    method: Literal[
+        "parareal", "sequential", "paradigms", "parataa", "piadm", "window", "chords"
+    ] = Field("parareal", description="sampling method, see docs/methods.md")
     window: PositiveInt | None = Field(
         None, description="most points evaluated at once; of paradigms, window (32), parataa (100)"
     )
@@ -129,6 +128,12 @@ class Settings(FromCommandLine):
     )
     sweeps: PositiveInt | None = Field(
         None, description="sweeps of every slice of piadm, instead of --tolerance"
+    )
+    cores: PositiveInt | None = Field(
+        None, description="walks of chords that begin at different steps (8)"
+    )
+    starts: tuple[int, ...] | None = Field(
+        None, description="the steps at which they begin, 0,...; the published ones if not given"
     )
     solver: str = Field("ddim", description="solver of the fine steps, see docs/solvers.md")
     eta: float | None = Field(
@@ -220,6 +225,9 @@ class Settings(FromCommandLine):
     verify: bool = Field(
         False, description="also run the sequential sampler on rank 0, print error and speed-up"
     )
+    stream: bool = Field(
+        False, description="also draw the answer of every iteration, as soon as it is there"
+    )
     keep: Literal["boundary", "final"] = Field(
         "boundary", description="what the files keep: all boundary states, or the samples"
     )
@@ -281,9 +289,10 @@ class Settings(FromCommandLine):
         """Options of the method that the user set."""
         names = (
             *("window", "order", "memory", "ridge", "noise_tolerance"),
-            *("warm_start", "schedule", "freeze", "sweeps"),
+            *("warm_start", "schedule", "freeze", "sweeps", "starts", "cores"),
         )
-        return {name: value for name in names if (value := getattr(self, name)) is not None}
+        given = {name: value for name in names if (value := getattr(self, name)) is not None}
+        return given if self.starts is None else {**given, "cores": self.cores or len(self.starts)}
 
     @model_validator(mode="after")
     def _one_grid(self) -> Settings:
@@ -322,28 +331,5 @@ def parse_over_file(kind: type[Run], arguments: Sequence[str]) -> Run:
     settings = parse(kind, arguments)
     if settings.config is None:
         return settings
-    return parse(kind, arguments, **read_config(settings.config))
-
-
-def read_config(path: Path) -> dict[str, Any]:
-    """Read a YAML file of settings.
-
-    Raises
-    ------
-    InputError
-        If the file can't be read or holds anything but known settings.
-    """
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-        reason = " ".join(str(error).split())
-        raise InputError(f"--config {path} can't be read: {reason}") from None
-    if not isinstance(values, dict):
-        raise InputError(f"--config {path} must hold lines like 'steps: 64'")
-    unknown = [key for key in values if key not in Settings.model_fields or key in _OWN_FLAGS]
-    if unknown:
-        raise InputError(
-            f"--config {path} has an unknown key {unknown[0]!r}; known are "
-            + ", ".join(name for name in Settings.model_fields if name not in _OWN_FLAGS)
-        )
-    return values
+    known = [name for name in Settings.model_fields if name not in _OWN_FLAGS]
+    return parse(kind, arguments, **read_yaml(settings.config, known))

@@ -62,6 +62,26 @@ class StopRule:
         passed[: self.first - 1] = False
         return np.where(passed.any(axis=0), passed.argmax(axis=0) + 1, 0).astype(np.int32)
 
+    def outcome(
+        self, changes: Sequence[NDArray[np.float64]], last: bool, exact: bool
+    ) -> Outcome | None:
+        """Return how a run ends after as many iterations as there are changes, if it ends.
+
+        Parameters
+        ----------
+        changes : sequence of array, each of shape (S,)
+            As for `stopped_at`.
+        last : bool
+            No more iterations are to be made.
+        exact : bool
+            The answer is exact by construction.
+        """
+        stopped_at = self.stopped_at(changes)
+        converged = exact or bool(stopped_at.all())
+        if not (converged or last):
+            return None
+        return Outcome(len(changes), converged, exact, np.array(changes), stopped_at)
+
 
 @dataclass(frozen=True)
 class Outcome:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Mapping
 from typing import Any
 
 import h5py
@@ -35,10 +36,11 @@ def describe_run(settings: Settings, world: World, plan: Plan, threads: int, cor
         "status": "running",
         "config": settings.to_yaml(),
         "method": settings.method,
-        "options": " ".join(f"{name} {value}" for name, value in plan.method.options.items()),
+        "options": options_text(plan.method.options),
         "rounds": plan.method.rounds,
         "tolerance": problem.tolerance,
         "unit": plan.method.unit,
+        "most": plan.method.most(problem.grid),
         "coarse_solver": problem.coarse.name,
         "summed_noise": problem.coarse.solver.stochastic,
         "fine_evaluations": try_walk(problem.fine, "fine"),
@@ -63,12 +65,18 @@ def describe_run(settings: Settings, world: World, plan: Plan, threads: int, cor
     return Master(
         folder=settings.out,
         grid=problem.grid,
-        history=problem.fine.history,
+        history=problem.fine.history + plan.method.own,
         columns=problem.columns,
         state=tuple(problem.noise.shape),
         dtype=str(problem.noise.dtype).removeprefix("torch."),
         facts=facts,
     )
+
+
+def options_text(options: Mapping[str, Any]) -> str:
+    """Names and values of the options of a method that have a value."""
+    shown = {name: value for name, value in options.items() if value not in (None, ())}
+    return " ".join(f"{name} {value}" for name, value in shown.items())
 
 
 def figures(

@@ -1,11 +1,13 @@
-"""Settings that are read from flags: how they are parsed, and what is said of wrong ones."""
+"""Settings that are read from flags and YAML: how, and what is said of wrong ones."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
+import yaml
 from pydantic import ValidationError
 from pydantic_settings import (
     BaseSettings,
@@ -84,3 +86,26 @@ def _sentence(error: ValidationError, kind: type[FromCommandLine], given: dict[s
         return f"{name.upper()} is missing; see {_help(kind)}"
     source = "--config: " if name in given else "--"
     return f"{source}{name.replace('_', '-')} is {first['input']!r}, but must be {expected}"
+
+
+def read_yaml(path: Path, known: Sequence[str]) -> dict[str, Any]:
+    """Read a YAML file of settings.
+
+    Raises
+    ------
+    InputError
+        If the file can't be read or holds anything but known settings.
+    """
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"--config {path} can't be read: {reason}") from None
+    if not isinstance(values, dict):
+        raise InputError(f"--config {path} must hold lines like 'steps: 64'")
+    unknown = [key for key in values if key not in known]
+    if unknown:
+        raise InputError(
+            f"--config {path} has an unknown key {unknown[0]!r}; known are {', '.join(known)}"
+        )
+    return values

@@ -7,6 +7,7 @@ import dataclasses
 import hashlib
 import os
 import traceback
+from functools import partial
 
 import numpy as np
 import torch
@@ -25,7 +26,7 @@ from pint_diffusion.errors import (
 from pint_diffusion.facts import describe_run, figures
 from pint_diffusion.methods.problem import Problem, Restart
 from pint_diffusion.models.denoiser import Denoiser
-from pint_diffusion.report import draw_pictures
+from pint_diffusion.report import draw_pictures, stream_answer
 from pint_diffusion.report.progress import Progress, RoundProgress
 from pint_diffusion.resume import Found, find, fingerprint
 from pint_diffusion.runtime.device import keep_memory, set_threads
@@ -33,7 +34,7 @@ from pint_diffusion.runtime.events import EventLog, Tally
 from pint_diffusion.runtime.signals import listening
 from pint_diffusion.runtime.world import World
 from pint_diffusion.sampling import Plan, Solution, make_plan, solve, solve_sequentially, warm_up
-from pint_diffusion.store.folder import RunFolder, clear_folder
+from pint_diffusion.store.folder import STREAM, RunFolder, clear_folder
 from pint_diffusion.store.lock import FolderLock
 from pint_diffusion.store.manifest import Manifest
 from pint_diffusion.store.master import read_run
@@ -138,7 +139,7 @@ def run_and_write(
         about.change = list(plan.problem.restart.changes[:-1])
     keep = settings.keep == "boundary" and not plan.method.rounds, settings.checkpoint_every
     with RunFolder(about, manifest, segment, first, *keep, world, events) as folder:
-        solution, sequential = solve_and_watch(plan, world, events, folder, settings.verify)
+        solution, sequential = solve_and_watch(plan, world, events, folder, settings)
         try:
             folder.close_all()
         except PintError as error:
@@ -208,11 +209,11 @@ def read_and_draw(settings: Settings) -> RunRecord:
 
 
 def solve_and_watch(
-    plan: Plan, world: World, events: EventLog, folder: RunFolder, verify: bool
+    plan: Plan, world: World, events: EventLog, folder: RunFolder, settings: Settings
 ) -> tuple[Solution | None, tuple[Tensor, float] | None]:
     """Solve with progress shown and files written; fail alike on every rank.
 
-    Returns the solution and, with ``verify``, the sequential sampler's answer and seconds; both
+    Returns the solution and, with ``--verify``, the sequential sampler's answer and seconds; both
     on rank 0.
 
     Raises
@@ -225,13 +226,16 @@ def solve_and_watch(
     if world.rank == 0 and plan.method.rounds:
         progress = RoundProgress(problem.grid.steps)
     elif world.rank == 0:
-        progress = Progress(problem.grid.slices, problem.max_iterations, problem.tolerance)
+        progress = Progress(problem.columns, problem.max_iterations, problem.tolerance)
+    stream = partial(stream_answer, folder.path / STREAM, problem.stop_rule.data_range)
 
     def watch(n: int, k: int, change: Tensor | None) -> bool | None:
         assert progress is not None
         moved = None if change is None else change.numpy()
         progress.boundary(n, k, moved)
-        return folder.iteration_done(k, moved) if n == problem.columns else None
+        if n != problem.columns:
+            return None
+        return folder.iteration_done(k, moved, stream if settings.stream else None)
 
     error: tuple[str, int] | None = None
     interrupted: str | None = None
@@ -248,7 +252,7 @@ def solve_and_watch(
                 folder.lost,
                 folder.decided,
             )
-        if verify and world.rank == 0:
+        if settings.verify and world.rank == 0:
             sequential = solve_sequentially(plan)
     except PeerFailure:
         pass  # that rank says why

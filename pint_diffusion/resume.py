@@ -23,7 +23,8 @@ from pint_diffusion.store.master import open_master, own_dataset, read_facts, re
 
 MAY_DIFFER = (
     *("tolerance", "max_iterations", "placement", "batching", "device", "threads", "transport"),
-    *("watchdog", "checkpoint_every", "warmup", "verify", "out", "force", "config", "print_config"),
+    *("watchdog", "checkpoint_every", "warmup", "verify", "stream", "out", "force", "config"),
+    "print_config",
 )
 """Settings that change when or where something is computed, or how long, but not what."""
 

@@ -159,3 +159,50 @@ def step_noise(seed, samples, shape, i):
         bits = np.random.Philox(key=seed + (sample << 64), counter=(i + 1) << 192)
         rows.append(np.random.Generator(bits).standard_normal(shape).ravel())
     return np.array(rows)
+
+
+def chords(mixture, noise, levels, starts):
+    """Results of CHORDS with DDIM, (tick, x), coarsest first: cores side by side, tick by tick.
+
+    Written as the authors' queue is: every tick each core that has begun evaluates its point, then
+    cores move from the slowest to the fastest, by what was evaluated in this tick and before.
+    """
+    steps, last = len(levels) - 1, len(starts) - 1
+
+    def step(x, eps, i, j):
+        x0 = (x - np.sqrt(1 - levels[i]) * eps) / np.sqrt(levels[i])
+        return np.sqrt(levels[j]) * x0 + np.sqrt(1 - levels[j]) * eps
+
+    def see(x, i):
+        return mixture.epsilon(x, levels[i]) if isinstance(mixture, Mixture) else mixture(x, i)
+
+    running = [{"at": 0, "x": noise, "begin": [0, noise, None]}]
+    results, tick = [], 0
+    while any(core["at"] < steps for core in running):
+        tick += 1
+        active = [core for core in running if core["at"] < steps]
+        for core in active:
+            core["seen"] = core["at"], core["x"], see(core["x"], core["at"])
+            if core["begin"][0] == core["at"]:
+                core["begin"][2] = core["seen"][2]
+        newest = len(running) - 1
+        if running[newest]["at"] == starts[newest]:
+            i, x, eps = running[newest]["seen"]
+            if newest == last:
+                results.append((tick, step(x, eps, i, steps)))
+            else:
+                j = starts[newest + 1]
+                x = step(x, eps, i, j)
+                running.append({"at": j, "x": x, "begin": [j, x, None]})
+        for c, core in enumerate(active):
+            i, x, eps = core["seen"]
+            x = step(x, eps, i, i + 1)
+            b, x_begin, eps_begin = core["begin"]
+            if c and active[c - 1]["seen"][0] == b:
+                _, x_slow, eps_slow = active[c - 1]["seen"]
+                x = x - step(x_begin, eps_begin, b, i + 1) + step(x_slow, eps_slow, b, i + 1)
+                core["begin"] = [i + 1, x, None]
+            core["at"], core["x"] = i + 1, x
+            if i + 1 == steps:
+                results.append((tick, x))
+    return results

@@ -207,6 +207,11 @@ def make_record(
             "devices": ["cpu"] * ranks,
             "data_range": [-1.0, 1.0],
             "method": "parareal",
+            "rounds": False,
+            "options": "",
+            "tolerance": 0.2,
+            "unit": "/ 255",
+            "most": slices,
             "status": "finished",
             "coarse_solver": "ddim",
             "fine_evaluations": np.diff(bounds).tolist(),
@@ -485,7 +490,7 @@ def test_progress_on_a_terminal_is_one_live_line() -> None:
             progress.boundary(n, k, np.array([10.0 / k**4 if k < 3 else 0.01]))
     progress.close()
     assert stream.getvalue().count("\n") == 1
-    assert "iteration 3: slice 0/4, change 0.625 >= 0.1" in stream.getvalue()
+    assert "iteration 3, change 0.625 >= 0.1" in stream.getvalue()
     assert "iteration 3: done, change 0.01 < 0.1" in stream.getvalue().split("\r")[-1]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pint_diffusion.methods.chords import CHORDS
 from pint_diffusion.methods.method import Method
 from pint_diffusion.methods.paradigms import PARADIGMS
 from pint_diffusion.methods.parareal import parareal
@@ -17,5 +18,6 @@ METHODS: dict[str, Method] = {
     "parataa": PARATAA,
     "piadm": PIADM,
     "window": WINDOW,
+    "chords": CHORDS,
 }
 """Methods by the name they have on the command line."""

@@ -40,6 +40,10 @@ class Method:
         are made, not M; and an iteration's checkpoint has all columns.
     columns : callable
         ``columns(grid, **options)``: tensors n = 0, 1, ... that a checkpoint of one iteration has.
+        If the iterations are no rounds, it is also the iteration at which the answer is exact, and
+        columns n < k are done with at iteration k.
+    own : int
+        Of a method that is not in rounds: tensors in a column beside x and the solver's history.
     check : callable
         ``check(problem, **options)`` raises InputError if it can't solve a problem.
     """
@@ -50,6 +54,7 @@ class Method:
     unit: str = "/ 255"
     rounds: bool = False
     columns: Callable[..., int] = slices
+    own: int = 0
     check: Callable[..., None] = takes_all
 
     def configured(self, name: str, given: Mapping[str, Any]) -> Method:
@@ -64,4 +69,4 @@ class Method:
 
     def most(self, grid: TimeGrid) -> int:
         """Return the iterations after which the answer is exact."""
-        return grid.steps if self.rounds else grid.slices
+        return grid.steps if self.rounds else self.columns(grid, **self.options)

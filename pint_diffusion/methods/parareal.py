@@ -22,12 +22,9 @@ None stands for "did not move": as a boundary state, and as the f and g that fol
 
 from __future__ import annotations
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from pint_diffusion.convergence import Outcome
 from pint_diffusion.methods.problem import Problem
 from pint_diffusion.runtime.requests import Ask, Layout
 from pint_diffusion.runtime.scheduler import Runtime
@@ -135,7 +132,7 @@ def parareal(runtime: Runtime, problem: Problem) -> None:
         changes = list(restart.changes) if restart else []
         problem.watch(slices, k0, torch.from_numpy(changes[-1]) if changes else None)
         k = k0
-        while not (outcome := decide(k, changes)):
+        while not (k and (outcome := problem.stop_rule.outcome(changes, k >= last, k == slices))):
             k += 1
             await u[slices, k]
             moved = await change[slices, k]
@@ -143,15 +140,6 @@ def parareal(runtime: Runtime, problem: Problem) -> None:
             problem.watch(slices, k, moved)
             changes.append(moved.numpy())
         runtime.finish(outcome)
-
-    def decide(k: int, changes: list[NDArray[np.float64]]) -> Outcome | None:
-        if k == 0:
-            return None
-        stopped_at = problem.stop_rule.stopped_at(changes)
-        exact = k == slices
-        if not (exact or k >= last or stopped_at.all()):
-            return None
-        return Outcome(k, exact or bool(stopped_at.all()), exact, np.array(changes), stopped_at)
 
     runtime.spawn(maker(k0), start)
     for n in range(k0, slices):

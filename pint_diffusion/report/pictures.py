@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,12 @@ _DPI = 150
 
 
 def draw_samples(record: RunRecord, path: str | Path) -> None:
-    """Write the samples as one PNG.
+    """Write the samples of a run as one PNG, see `draw_answer`."""
+    draw_answer(record.samples, record.facts["data_range"], path)
+
+
+def draw_answer(samples: NDArray[Any], data_range: Sequence[float], path: str | Path) -> None:
+    """Write samples as one PNG.
 
     Pictures, (1|3, H, W) or (H, W), make a near-square grid, the data range going from black to
     white; not-a-number is magenta. Latents, (4+, H, W), show their first three channels,
@@ -31,17 +37,19 @@ def draw_samples(record: RunRecord, path: str | Path) -> None:
 
     Parameters
     ----------
-    record : RunRecord
-        The finished run.
+    samples : array, shape (S, *shape)
+        What is drawn.
+    data_range : two floats
+        Least and greatest value of clean data.
     path : path
-        The file to write, ``samples.png``.
+        The file to write.
     """
-    if not _is_picture(record.samples.shape[1:]):
-        _draw_points(record, [("samples", record.samples)], path)
+    if not _is_picture(samples.shape[1:]):
+        _draw_points([("samples", samples)], data_range, path)
         return
     from PIL import Image, ImageDraw
 
-    tiles = _pixels(record, record.samples)
+    tiles = _pixels(samples, samples, data_range)
     total, height, width = tiles.shape[:3]
     scale = max(1, round(_TILE / max(height, width)))
     columns = int(np.ceil(np.sqrt(total * height / width)))
@@ -80,7 +88,7 @@ def draw_refinement(record: RunRecord, path: str | Path) -> None:
     if _is_picture(record.samples.shape[1:]):
         _draw_strip(record, columns, path)
     else:
-        _draw_points(record, columns, path)
+        _draw_points(columns, record.facts["data_range"], path)
 
 
 def _columns(record: RunRecord) -> list[tuple[str, NDArray[Any]]]:
@@ -105,7 +113,8 @@ def _draw_strip(record: RunRecord, columns: list[tuple[str, NDArray[Any]]], path
     reference = columns[-1][1]
     apart = 28 if record.sequential is not None else 0
     rows = min(_ROWS, len(record.samples))
-    pixels = [_pixels(record, answers[:rows]) for _, answers in columns]
+    data_range = record.facts["data_range"]
+    pixels = [_pixels(answers[:rows], record.samples, data_range) for _, answers in columns]
     height, width = pixels[0].shape[1:3]
     side = max(height, width)
     scale = max(1, round(1.5 * _TILE / side)) if side <= 256 else 256 / side
@@ -129,7 +138,7 @@ def _draw_strip(record: RunRecord, columns: list[tuple[str, NDArray[Any]]], path
             axes.set_axis_off()
             if i == 0:
                 axes.set_title(name, fontsize=9, pad=5)
-            text = _label(record, answers[i], reference[i], is_reference)
+            text = _label(answers[i], reference[i], data_range, is_reference)
             axes.text(
                 0.5, -8 / tall, text, transform=axes.transAxes, ha="center", va="top", fontsize=8
             )
@@ -142,7 +151,9 @@ def _draw_strip(record: RunRecord, columns: list[tuple[str, NDArray[Any]]], path
     figure.savefig(path, format="png")
 
 
-def _draw_points(record: RunRecord, columns: list[tuple[str, NDArray[Any]]], path: Any) -> None:
+def _draw_points(
+    columns: list[tuple[str, NDArray[Any]]], data_range: Sequence[float], path: Any
+) -> None:
     """One scatter plot or histogram of all samples per column, on common axes."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -174,7 +185,7 @@ def _draw_points(record: RunRecord, columns: list[tuple[str, NDArray[Any]]], pat
         axes.set_title(name, fontsize=9)
         axes.tick_params(labelsize=7)
         if len(columns) > 1:
-            text = _label(record, answers, columns[-1][1], is_reference)
+            text = _label(answers, columns[-1][1], data_range, is_reference)
             axes.set_xlabel(text, fontsize=8)
     for axes in panels[len(columns) :]:
         axes.set_axis_off()
@@ -182,13 +193,13 @@ def _draw_points(record: RunRecord, columns: list[tuple[str, NDArray[Any]]], pat
 
 
 def _label(
-    record: RunRecord, answer: NDArray[Any], reference: NDArray[Any], is_reference: bool
+    answer: NDArray[Any], reference: NDArray[Any], data_range: Sequence[float], is_reference: bool
 ) -> str:
     if is_reference:
         return "reference"
     if np.array_equal(answer, reference):
         return "identical"
-    difference = mean_difference(answer, reference, record.facts["data_range"])
+    difference = mean_difference(answer, reference, data_range)
     return f"{difference:.2f} / 255" if difference >= 0.01 else f"{difference:.2g} / 255"
 
 
@@ -196,16 +207,17 @@ def _is_picture(shape: tuple[int, ...]) -> bool:
     return len(shape) == 2 or (len(shape) == 3 and shape[0] != 2)
 
 
-def _pixels(record: RunRecord, answers: NDArray[Any]) -> NDArray[np.uint8]:
-    """Turn states (S, *shape) into RGB pictures, (S, H, W, 3)."""
-    shape = record.samples.shape[1:]
+def _pixels(
+    answers: NDArray[Any], samples: NDArray[Any], data_range: Sequence[float]
+) -> NDArray[np.uint8]:
+    """Turn states (S, *shape) into RGB pictures, (S, H, W, 3); ``samples`` set latents' limits."""
+    shape = samples.shape[1:]
     x = answers.reshape(len(answers), -1, *shape[-2:]).astype(np.float64)
     if x.shape[1] <= 3:
-        low, high = (np.float64(value) for value in record.facts["data_range"])
+        low, high = (np.float64(value) for value in data_range)
     else:  # latents: the limits are the answer's, so that the columns of a strip compare
         x = x[:, :3]
-        samples = record.samples[:, :3].astype(np.float64)
-        limits = np.nanpercentile(samples, (0.5, 99.5), axis=(0, 2, 3))
+        limits = np.nanpercentile(samples[:, :3].astype(np.float64), (0.5, 99.5), axis=(0, 2, 3))
         low, high = limits[:, :, None, None]
         high = np.where(high > low, high, low + 1.0)
     grey = np.clip(np.rint((x - low) / (high - low) * 255.0), 0, 255)

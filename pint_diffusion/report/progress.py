@@ -91,7 +91,8 @@ class Progress:
         if guess is not None and guess <= last:
             text = f"iteration {last}: done"
         else:  # show the oldest iteration under way
-            text = f"iteration {last + 1}: slice {self._reached.get(last + 1, 0)}/{self._slices}"
+            at = self._reached.get(last + 1)
+            text = f"iteration {last + 1}" + (f": slice {at}/{self._slices}" if at else "")
         if last in self._changes:
             text += f", change {self._against(last)}"
         bar.total = self._slices * ((self._limit if guess is None else guess) + 1)

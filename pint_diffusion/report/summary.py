@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -48,9 +49,7 @@ def summary_table(record: RunRecord) -> str:
     return "\n".join([*_warnings(record), *lines, *_time_table(record), *_notes(record)])
 
 
-def mean_difference(
-    a: NDArray[Any], b: NDArray[Any], data_range: tuple[float, float] | list[float]
-) -> float:
+def mean_difference(a: NDArray[Any], b: NDArray[Any], data_range: Sequence[float]) -> float:
     """Mean of ``|a - b|``, with the data range stretched to [0, 255]."""
     low, high = (float(x) for x in data_range)
     return float(np.abs(a.astype(np.float64) - b).mean() * 255.0 / (high - low))
@@ -109,11 +108,10 @@ def _warnings(record: RunRecord) -> list[str]:
         did = f"never changed by less than {facts['tolerance']:g} {facts['unit']}"
         if facts["rounds"]:
             did = f"did not reach step {record.bounds[-1]}"
-        enough = record.bounds[-1] if facts["rounds"] else record.bounds.size - 1
         lines.append(
             f"*** NOT CONVERGED after {facts['iterations']} {_unit(record)}: {missed} of "
             f"{_samples(len(record.samples))} {did}."
-            f"\n*** Raise --max-iterations ({enough} are always enough) or --tolerance."
+            f"\n*** Raise --max-iterations ({facts['most']} are always enough) or --tolerance."
         )
     return lines
 
@@ -150,7 +148,7 @@ def _what_ran(record: RunRecord) -> list[tuple[str, str]]:
         ("model", str(config["model"] or "bundled")),
         ("steps N", str(steps)),
         ("options", str(facts["options"]))
-        if facts["rounds"]
+        if facts["options"]
         else ("slices M", f"{slices} {per_slice}"),
         ("samples", f"{record.samples.shape[0]} of shape {record.samples.shape[1:]}"),
         ("ranks", f"{facts['ranks']}{where}"),

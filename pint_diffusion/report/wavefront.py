@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pint_diffusion.report.bound import even_steps
-from pint_diffusion.report.summary import MESSAGE_KINDS, bound_text, is_parareal
+from pint_diffusion.report.summary import MESSAGE_KINDS, bound_text
 from pint_diffusion.runtime.events import EVALUATION_KINDS
 from pint_diffusion.store.record import RunRecord
 
@@ -139,7 +139,8 @@ def _draw_frame(axes: Axes, record: RunRecord, ranks: int, lane: float) -> None:
     b, m = even_steps(record.bounds.tolist()), record.bounds.size - 1
     size = f" of B = {b}" if b else " (uneven)"
     k = f", k = {facts['iterations']}" if facts.get("iterations") else ""
-    title = f"N = {record.bounds[-1]} steps, M = {m} slices{size}{k}, {ranks} rank"
+    how = facts["options"] or f"M = {m} slices{size}"
+    title = f"N = {record.bounds[-1]} steps, {how}{k}, {ranks} rank"
     parts = [f"bound {bound}"] if (bound := bound_text(record)) else []
     if "calls_deep" in facts:
         parts.insert(0, f"{facts['calls_deep']} network calls deep")
@@ -200,7 +201,7 @@ def _pale(colours: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def _ahead(record: RunRecord, e: NDArray[Any]) -> NDArray[np.bool_]:
     """Mark evaluations the answer u_M^k does not depend on: F(u^k), and all of iteration k + 1."""
-    if not is_parareal(record) or "iterations" not in record.facts:
+    if record.facts["method"] not in ("parareal", "chords") or "iterations" not in record.facts:
         return np.zeros(e.size, dtype=np.bool_)
     k = int(record.facts["iterations"])
     return (e["iteration"] > k) | ((e["iteration"] == k) & (e["kind"] == b"fine"))

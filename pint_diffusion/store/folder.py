@@ -6,6 +6,7 @@ import contextlib
 import os
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,9 @@ from pint_diffusion.store.writer import Writer, events_name
 LAST_WORDS = 3.0
 """Seconds that the status of a lost run may take to be written."""
 
+STREAM = "stream"
+"""Folder of the answers that were drawn as they arrived."""
+
 OF_A_RUN = (
     MASTER,
     MANIFEST,
@@ -32,6 +36,7 @@ OF_A_RUN = (
     f"{FOLDER}/*.new",
     "events-*.h5",
     "samples.png",
+    f"{STREAM}/*",
     "refinement.png",
     "wavefront.png",
 )
@@ -186,11 +191,16 @@ class RunFolder:
         """Take note whether to write iteration ``k``; on every rank, if not all are written."""
         self._writer.decided(k, write)
 
-    def iteration_done(self, k: int, moved: NDArray[Any] | None) -> bool | None:
+    def iteration_done(
+        self,
+        k: int,
+        moved: NDArray[Any] | None,
+        show: Callable[[int, NDArray[Any]], None] | None = None,
+    ) -> bool | None:
         """Write master and manifest anew: u_M^k is there, and moved by (S,). Rank 0 only.
 
-        Returns whether every rank is to write iteration ``k``, None if they do so anyway. Nothing
-        is written but every so many seconds.
+        Then ``show(k, u_M^k)``, in the thread that writes. Returns whether every rank is to write
+        iteration ``k``, None if they do so anyway. Nothing is written but every so many seconds.
         """
         answer = self._answers[k]
         self._answers.pop(k - 1, None)
@@ -203,6 +213,8 @@ class RunFolder:
             master.samples = answer.cpu().numpy()
             if write is not False:
                 self._write()
+            if show is not None:
+                show(k, master.samples)
 
         write = self._due() if self._every else None
         self._writer.do(update)

@@ -40,7 +40,7 @@ _VIRTUAL = ("boundary", "events")
 _NUMBER = (int, float)
 _NEEDED: dict[str, Any] = {
     **dict.fromkeys(("status", "config", "method", "coarse_solver", "fingerprint"), str),
-    **dict.fromkeys(("seed", "ranks", "threads", "segment", "resumed_after"), int),
+    **dict.fromkeys(("seed", "ranks", "threads", "segment", "resumed_after", "most"), int),
     **dict.fromkeys(("mpi_library", "options", "unit"), str),
     **dict.fromkeys(("summed_noise", "rounds"), bool),
     "tolerance": _NUMBER,
@@ -87,7 +87,7 @@ class Master:
     rows : mapping of int to mapping of PartName to list of int
         Iterations whose boundary states are shown, see `Manifest`.
     history : int
-        H, tensors that a state has beside x.
+        Tensors that a column has beside x.
     columns : int
         Columns of the checkpoint of an iteration; the answer so far is one more.
     events : dict of str to int
@@ -133,7 +133,7 @@ class Master:
     def _join_boundary(self, file: h5py.File) -> None:
         """Map u_n^k, n >= k, to its part; the rest is NaN."""
         layout = h5py.VirtualLayout(
-            (self.iterations + 1, self.grid.slices + 1, *self.state), self.dtype
+            (self.iterations + 1, self.columns + 1, *self.state), self.dtype
         )
         for k in range(self.iterations + 1):
             for part, slices in self.rows.get(k, {}).items():
