@@ -9,7 +9,7 @@ import pytest
 
 from pint_diffusion.cli import main
 from pint_diffusion.compare.command import compare
-from pint_diffusion.compare.devices import parareal_on, rounds_on
+from pint_diffusion.compare.devices import chords_on, parareal_on, rounds_on
 from pint_diffusion.compare.entries import FAMILIES
 from pint_diffusion.compare.settings import Compare
 from pint_diffusion.methods import METHODS
@@ -62,6 +62,15 @@ def test_parareal_on_devices_is_the_bound_or_the_work(slices, steps, k):
     assert parareal_on(walk, 1, 1, FAIR) >= work
     times = [parareal_on(walk, k, devices, FAIR) for devices in (1, 2, slices)]
     assert times == sorted(times, reverse=True)
+
+
+@pytest.mark.parametrize(("starts", "k"), [((0,), 1), ((0, 4, 9), 0), ((0, 4, 9), 1), ((0, 2), 2)])
+def test_chords_on_devices_is_the_chain_or_the_work(starts, k):
+    """A core that begins c ticks late at t_c is done after c + N - t_c; before, all others step."""
+    chain = len(starts) - k + 20 - (*starts, 20)[len(starts) - k]
+    assert chords_on(starts, 20, k, len(starts), FAIR) == chain
+    work = sum(min(20 - start, chain - c) for c, start in enumerate(starts))
+    assert chords_on(starts, 20, k, 1, FAIR) == work
 
 
 def test_rounds_are_shared_out_over_devices():

@@ -7,13 +7,14 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from pint_diffusion.compare.devices import parareal_on, rounds_on
+from pint_diffusion.compare.devices import chords_on, parareal_on, rounds_on
 from pint_diffusion.compare.entries import Entry, entries
 from pint_diffusion.compare.measure import Bench, Measured, call_costs
 from pint_diffusion.compare.settings import Compare
 from pint_diffusion.compare.table import Row, draw, render, write_files
 from pint_diffusion.errors import InputError
 from pint_diffusion.job import host_cores
+from pint_diffusion.methods.chords import starts_of
 from pint_diffusion.models.denoiser import Denoiser
 from pint_diffusion.report.bound import barrier_depth
 from pint_diffusion.runtime.device import set_threads
@@ -129,6 +130,9 @@ def row_of(
     if entry.given["method"] == "parareal":
         at_slice = plan.problem.placement == "slice"
         times = {p: parareal_on(steps, found.rounds, p, costs) for p in counts if at_slice}
+    elif entry.given["method"] == "chords":
+        starts = starts_of(plan.problem.grid, **plan.method.options)
+        times = {p: chords_on(starts, sum(steps), found.rounds, p, costs) for p in counts}
     else:
         times = {p: rounds_on(found.per_round, p, costs) for p in counts}
     return Row(entry.name, rule, found, times)

@@ -27,6 +27,19 @@ def rounds_on(per_round: Sequence[int], devices: int, costs: Mapping[int, float]
     return sum(cost_of(costs, ceil(count / devices)) for count in per_round if count)
 
 
+def chords_on(
+    starts: Sequence[int], steps: int, k: int, devices: int, costs: Mapping[int, float]
+) -> float:
+    """Seconds until result k of cores that start at these points and step together."""
+    core = len(starts) - k
+    ticks = core + steps - (*starts, steps)[core]
+    active = [
+        sum(c <= tick < c + steps - start for c, start in enumerate(starts))
+        for tick in range(ticks)
+    ]
+    return rounds_on(active, devices, costs)
+
+
 def parareal_on(steps: Sequence[int], k: int, devices: int, costs: Mapping[int, float]) -> float:
     """Seconds until u_M^k, slices being dealt out in turn and G sharing F's first evaluation.
 

@@ -56,6 +56,10 @@ FAMILIES: dict[str, Callable[[Sequence[int], int], list[Entry]]] = {
         Entry(f"PIADM, {way}", {"method": "piadm", "schedule": way})
         for way in ("blocks", "diagonal")
     ],
+    "chords": lambda devices, steps: [
+        Entry(f"CHORDS, {cores} cores", {"method": "chords", "cores": cores}, "iterations")
+        for cores in sorted({min(size, steps // 2) for size in devices})
+    ],
 }
 """Entries by the name of their family, given device counts and N."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,7 +38,7 @@ class Measured:
     evaluations : int
         Network evaluations of all samples, without those that the answer did not need.
     held : int
-        States that a checkpoint has: what is live between two rounds.
+        Tensors of the size of the samples that a checkpoint has: what is live between two rounds.
     bytes : int
         Sent by all ranks together.
     wall : float
@@ -112,8 +113,10 @@ class Bench:
         plan, world = self.plan(given), self._world
         problem, events = plan.problem, EventLog(world.rank)
         answers: dict[int, Tensor] = {}
+        held: Counter[int] = Counter()
 
         def record(n: int, k: int, state: Tensor | None) -> None:
+            held[k] += 0 if state is None else len(state)
             if n == problem.columns:
                 answers[k] = answers[k - 1] if state is None else state[0]
 
@@ -124,6 +127,7 @@ class Bench:
         assert told is not None
         if self.truth is None:
             self.truth = told[-1]
+        live: Counter[int] = sum(world.gather(held), Counter())
         tallies = world.gather((Tally.of(events, k), events.sent_bytes, counts(events)))
         per_round = np.zeros(max(len(one) for _, _, one in tallies), dtype=int)
         for _, _, one in tallies:
@@ -136,7 +140,7 @@ class Bench:
             rounds=k,
             deep=solution.clock.deep,
             evaluations=sum(tally.evaluations for tally, _, _ in tallies),
-            held=problem.columns + 1,
+            held=max(live.values()),
             bytes=sum(sent for _, sent, _ in tallies),
             wall=solution.wall_time,
             error=errors[-1],

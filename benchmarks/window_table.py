@@ -1,0 +1,71 @@
+"""Rounds at equal error on 4, 8 and 32 devices: the table of docs/window.md.
+
+    python benchmarks/window_table.py table.csv [--model ...] [--samples 4] ...
+
+Takes the flags of ``pint-diffusion compare``. One process, every method brought to the error
+``--target`` as `compare` does. Each run appends a line, and those that the file already has are
+left out. What is counted is how many evaluations a device makes one after another if no device
+makes two at once and messages cost nothing.
+"""
+
+from __future__ import annotations
+
+import csv
+import sys
+from math import isqrt
+from pathlib import Path
+
+from pint_diffusion.compare.entries import Entry
+from pint_diffusion.compare.measure import Bench
+from pint_diffusion.compare.settings import Compare
+from pint_diffusion.config import parse_over_file
+from pint_diffusion.runtime.device import set_threads
+from pint_diffusion.runtime.world import World
+
+STEPS = (25, 50, 100, 400)
+
+
+def contenders(steps, devices):
+    """Family and entry of methods on so many devices; of one family the best counts."""
+    size = min(devices, steps)
+    yield "window", Entry("window", {"method": "window", "window": size})
+    yield "paradigms", Entry("ParaDiGMS", {"method": "paradigms", "window": size})
+    blocks = {"method": "piadm", "schedule": "blocks", "slices": -(-steps // devices)}
+    yield "piadm", Entry("PIADM", blocks)
+    yield "piadm", Entry("PIADM, diagonal", {"method": "piadm", "schedule": "diagonal"})
+    for slices in {size, min(size, isqrt(steps))}:
+        given = {"method": "parareal", "placement": "slice", "slices": slices}
+        yield "srds", Entry("SRDS", given, "iterations")
+
+
+def main() -> None:
+    """Run what is missing in the file: N, devices, method, options, depth, evaluations, error."""
+    path, *flags = sys.argv[1:]
+    table = Path(path)
+    done = {tuple(row[:4]) for row in csv.reader(table.open())} if table.exists() else set()
+    common = parse_over_file(Compare, flags)
+    set_threads(common.threads, common.batching == "off", 1, 1)
+    for steps in STEPS:
+        bench = Bench(common.model_copy(update={"steps": steps}), World())
+        for devices in common.devices:
+            for family, entry in contenders(steps, devices):
+                key = (str(steps), str(devices), entry.name, str(entry.given))
+                if key in done or family not in (common.methods or family):
+                    continue
+                if bench.truth is None:
+                    bench.run({"method": "sequential"})
+                found = bench.tune(entry, common.target, bench.run(entry.given))
+                if found is None:
+                    row = [*key, "", "", ""]
+                elif entry.tuned == "iterations":
+                    row = [*key, found.deep, found.evaluations, found.error]
+                else:
+                    depth = sum(-(-count // devices) for count in found.per_round)
+                    row = [*key, depth, found.evaluations, found.error]
+                with table.open("a", newline="") as file:
+                    csv.writer(file).writerow(row)
+                print(*row, flush=True)
+
+
+if __name__ == "__main__":
+    main()
