@@ -24,7 +24,7 @@ FAIR = {1: 1.0, 2: 2.0}
 def given(mixture_file, tmp_path):
     return {
         "model": f"gmm:{mixture_file}", "dtype": "float64", "batching": "off", "samples": 2,
-        "steps": 16, "slices": 4, "devices": (2, 16), "out": tmp_path / "out",
+        "steps": 16, "slices": 8, "devices": (8, 16), "out": tmp_path / "out",
     }  # fmt: skip
 
 
