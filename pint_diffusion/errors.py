@@ -26,6 +26,10 @@ class NetworkError(PintError):
     exit_code = 4
 
 
+class NetworkRaisedError(PintError):
+    """The network raised an exception of its own; holds the traceback."""
+
+
 class StoreError(PintError):
     """A file of a run could not be written."""
 

@@ -21,6 +21,7 @@ from pint_diffusion.errors import (
     PeerFailure,
     PintError,
     RunFailed,
+    StoreError,
     TransportError,
 )
 from pint_diffusion.facts import describe_run, figures
@@ -140,15 +141,19 @@ def run_and_write(
     keep = settings.keep == "boundary" and not plan.method.rounds, settings.checkpoint_every
     with RunFolder(about, manifest, segment, first, *keep, world, events) as folder:
         solution, sequential = solve_and_watch(plan, world, events, folder, settings)
+        iterations = world.share(solution.outcome.iterations if solution else 0)
+        tallies = world.gather(Tally.of(events, iterations))
+
+        def finish() -> None:
+            if solution is not None:
+                folder.finish(solution.outcome, figures(solution, tallies, sequential))
+
         try:
             folder.close_all()
+            world.agree(finish)
         except PintError as error:
             folder.end(f"failed: {error}")
             raise
-        iterations = world.share(solution.outcome.iterations if solution else 0)
-        tallies = world.gather(Tally.of(events, iterations))
-        if solution is not None:
-            folder.finish(solution.outcome, figures(solution, tallies, sequential))
     return world.agree(lambda: read_and_draw(settings) if world.rank == 0 else None)
 
 
@@ -202,9 +207,21 @@ def refuse_differences(settings: Settings, world: World, plan: Plan) -> None:
 
 
 def read_and_draw(settings: Settings) -> RunRecord:
-    """Read the files back, as a user would, and draw the pictures from them."""
+    """Read the files back, as a user would, and draw the pictures from them.
+
+    Raises
+    ------
+    StoreError
+        If these can't be written.
+    """
     record = read_run(settings.out)
-    draw_pictures(record, settings.out)
+    try:
+        draw_pictures(record, settings.out)
+    except OSError as error:
+        raise StoreError(
+            f"the run is complete, but its pictures could not be written to {settings.out}: "
+            f"{error.strerror}; 'pint-diffusion export' draws them"
+        ) from None
     return record
 
 
@@ -242,13 +259,18 @@ def solve_and_watch(
     solution = sequential = None
     try:
         with listening() as asked:
+
+            def asked_to_end() -> bool:
+                folder.check()
+                return asked.is_set()
+
             solution = solve(
                 plan,
                 world,
                 events,
                 folder.record,
                 watch,
-                asked.is_set,
+                asked_to_end,
                 folder.lost,
                 folder.decided,
             )

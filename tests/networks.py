@@ -63,6 +63,13 @@ def fast(device, dtype):
     return Contraction()
 
 
+def large(device, dtype):
+    """States of 16 KB per sample."""
+    network = Contraction()
+    network.shape = (64, 64)
+    return network
+
+
 def wrong_shape(device, dtype):
     return Contraction(on(0, 3, lambda out: out[:, :1]), 0.01)
 

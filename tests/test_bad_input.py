@@ -262,7 +262,7 @@ def test_a_file_that_one_rank_misses_is_said_once_and_ends_all(tmp_path):
     )
     ended = launch(good, "--out", tmp_path / "out", ranks=3, program=["-c", act])
     assert ended.code == 2, ended
-    assert ended.err.count("rank 1: ") == ended.err.count("error") == 1
+    assert ended.err.count("rank 1 on ") == ended.err.count("error") == 1
 
 
 def test_ranks_that_read_different_settings_are_refused(tmp_path):

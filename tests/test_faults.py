@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import time
 from pathlib import Path
@@ -60,7 +61,11 @@ def test_an_exception_on_one_rank_ends_all_with_the_cause_printed_once(tmp_path)
     ended = sample("raises", tmp_path / "out")
     assert ended.code == 1, ended
     assert ended.err.count("ZeroDivisionError: the user's own mistake") == 1
-    assert "rank 2 on" in ended.err
+    assert re.search(
+        r"error: rank 2 on \S+: the network failed at slice \d, iteration \d", ended.err
+    )
+    with h5py.File(tmp_path / "out" / "run.h5") as run:
+        assert re.match(r"failed: rank 2 on \S+: the network failed at slice", run.attrs["status"])
     assert ended.seconds < 20
 
 
@@ -87,7 +92,8 @@ def test_a_file_that_cannot_be_written_to_the_end_is_an_error_on_every_rank(tmp_
     ended = launch("sample", *given, ranks=2, program=["-c", act])
     assert ended.code == 1, ended
     assert ended.err.count("No space left on device") == 1
-    assert "could not be written by rank 1" in ended.err
+    assert "error: rank 1 on " in ended.err
+    assert f"files could not be written to {tmp_path / 'out'}" in ended.err
 
 
 @pytest.mark.alone

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from pint_diffusion.errors import NetworkError
+from pint_diffusion.errors import NetworkError, NetworkRaisedError
 from pint_diffusion.grid import Level, Schedule, TimeGrid
 from pint_diffusion.models.denoiser import (
     Denoiser,
@@ -62,6 +63,8 @@ class Evaluator:
         ------
         NetworkError
             If the network returns the wrong shape, NaN or infinity.
+        NetworkRaisedError
+            If it raises anything, or wants to end the process.
         """
         sizes = [len(request.x) for request in requests]
         kind = self.denoiser.prediction
@@ -77,7 +80,12 @@ class Evaluator:
         given = given.to(
             self.dtype, copy=given is requests[0].x, memory_format=torch.contiguous_format
         )
-        output = self.denoiser(given, t, alpha_bar.clone())
+        try:
+            output = self.denoiser(given, t, alpha_bar.clone())
+        except (Exception, SystemExit) as error:
+            raise NetworkRaisedError(
+                f"the network failed at {self._place(requests[0])}:\n{traceback.format_exc()}"
+            ) from error
         learned = getattr(self.denoiser, "learns_variance", False)
         wanted = (x.shape[0], 2 * x.shape[1], *x.shape[2:]) if learned else tuple(x.shape)
         if not isinstance(output, Tensor) or output.shape != wanted:

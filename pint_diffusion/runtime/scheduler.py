@@ -62,7 +62,7 @@ class Runtime:
     record : callable
         Takes (n, k, value) of every value that this rank keeps.
     interrupted : callable
-        Tells whether somebody asked this rank to end the run.
+        Tells whether somebody asked this rank to end the run; may raise what ends it.
     decided : callable
         Takes (k, write) once it is known whether to write iteration k, see `decide`.
     """

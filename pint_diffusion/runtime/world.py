@@ -78,8 +78,8 @@ class World:
     def agree(self, check: Callable[[], T]) -> T:
         """Run a check on every rank; if it fails on one, all raise that rank's error.
 
-        So bad input ends the job on every rank alike, whoever noticed it. Ranks that are done
-        early sleep.
+        So bad input ends the job on every rank alike, whoever noticed it. Rank 0's bad input is
+        that of all; any other error names the rank that has it. Ranks that are done early sleep.
         """
         error: PintError | None = None
         result: Any = None
@@ -88,10 +88,10 @@ class World:
         except PintError as caught:
             error = caught
         self.barrier()
-        for rank, first in enumerate(self.gather(error)):
+        for rank, (host, first) in enumerate(self.gather((self.host, error))):
             if first is not None:
-                everywhere = rank == 0
-                raise type(first)(str(first) if everywhere else f"rank {rank}: {first}")
+                everywhere = rank == 0 and isinstance(first, InputError)
+                raise type(first)(str(first) if everywhere else f"rank {rank} on {host}: {first}")
         return result
 
     def gather(self, value: T) -> list[T]:

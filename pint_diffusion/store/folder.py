@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import threading
 import time
@@ -10,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -21,8 +23,10 @@ from pint_diffusion.store.lock import LOCK, FolderLock
 from pint_diffusion.store.manifest import MANIFEST, Manifest, Writing
 from pint_diffusion.store.master import MASTER, Master
 from pint_diffusion.store.part import FOLDER
+from pint_diffusion.store.reserve import RESERVE, Reserve
 from pint_diffusion.store.writer import Writer, events_name
 
+SOME_MORE = 1 << 16
 LAST_WORDS = 3.0
 """Seconds that the status of a lost run may take to be written."""
 
@@ -32,6 +36,7 @@ STREAM = "stream"
 OF_A_RUN = (
     MASTER,
     MANIFEST,
+    RESERVE,
     f"{FOLDER}/*.h5",
     f"{FOLDER}/*.new",
     "events-*.h5",
@@ -119,16 +124,26 @@ class RunFolder:
         self._written = time.monotonic()
         self._world = world
         self._answers: dict[int, Tensor] = {}
-        if world.rank == 0:
-            (master.folder / FOLDER).mkdir(exist_ok=True)
-            retires = not master.facts["rounds"]
-            manifest.writing = Writing(segment, master.columns, world.size, retires)
-            manifest.write()
-            master.write()
-        world.barrier()
+        self._reserve = Reserve(master.folder)
+        world.agree(self._begin)
         columns = range(world.rank, master.columns, world.size)
         self._events = events
         self._writer = world.agree(lambda: self._open(columns))
+
+    def _begin(self) -> None:
+        master, manifest = self._master, self._manifest
+        if self._world.rank != 0:
+            return
+        retires = not master.facts["rounds"]
+        manifest.writing = Writing(self._segment, master.columns, self._world.size, retires)
+        try:
+            (master.folder / FOLDER).mkdir(exist_ok=True)
+            manifest.write()
+            master.write()
+            self._hold_space()
+        except OSError as error:
+            self._reserve.give_up()
+            raise InputError(f"--out {master.folder} can't be written: {error.strerror}") from None
 
     def _open(self, columns: range) -> Writer:
         folder = self._master.folder
@@ -165,6 +180,16 @@ class RunFolder:
     def reached(self) -> int:
         """Newest complete iteration, -1 if there is none. Rank 0 only."""
         return max(self._manifest.rows, default=-1)
+
+    def check(self) -> None:
+        """See whether this rank could write so far.
+
+        Raises
+        ------
+        StoreError
+            If not.
+        """
+        self._writer.check()
 
     def close(self) -> None:
         """Write what is left."""
@@ -213,6 +238,7 @@ class RunFolder:
             master.samples = answer.cpu().numpy()
             if write is not False:
                 self._write()
+                self._hold_space()
             if show is not None:
                 show(k, master.samples)
 
@@ -236,7 +262,7 @@ class RunFolder:
         if self._world.rank == 0:
             self._master.facts["status"] = status
             with contextlib.suppress(OSError):
-                self._write()
+                self._write_last()
 
     def _name_events(self) -> None:
         """Let rank 0 know the event files that were written."""
@@ -252,7 +278,7 @@ class RunFolder:
 
         def say() -> None:
             self._master.facts["status"] = f"failed: {cause}"
-            self._write()
+            self._write_last()
             done.set()
 
         with contextlib.suppress(StoreError):
@@ -260,7 +286,13 @@ class RunFolder:
             done.wait(LAST_WORDS)
 
     def finish(self, outcome: Outcome, figures: dict[str, Any]) -> None:
-        """Write the master for good. Rank 0 only, after `close_all`."""
+        """Write the master for good. Rank 0 only, after `close_all`.
+
+        Raises
+        ------
+        StoreError
+            If it could not be written.
+        """
         master = self._master
         master.sequential = figures.pop("sequential", None)
         master.facts |= figures | {
@@ -272,6 +304,13 @@ class RunFolder:
         master.iterations = outcome.iterations
         master.change = list(outcome.changes)
         master.stopped_at = outcome.stopped_at
+        try:
+            self._write_last()
+        except OSError as error:
+            raise StoreError(f"{self.path} could not be written: {error.strerror}") from None
+
+    def _write_last(self) -> None:
+        self._reserve.give_up()
         self._write()
 
     def _write(self) -> None:
@@ -284,3 +323,10 @@ class RunFolder:
         else:
             manifest.drop_old()
         master.write()
+
+    def _hold_space(self) -> None:
+        """Hold as much space as the last master and manifest may need."""
+        master = self._master
+        answer = math.prod(master.state) * np.dtype(master.dtype).itemsize
+        files = sum((self.path / name).stat().st_size for name in (MASTER, MANIFEST))
+        self._reserve.hold(2 * (files + answer) + SOME_MORE)

@@ -7,6 +7,7 @@ other file, and a torn or changed one is never taken for whole.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import os
@@ -145,11 +146,16 @@ def _content(path: Path) -> bytes:
 def replace_file(path: Path, content: bytes | memoryview) -> None:
     """Write a file so that its name shows the old content or the new one, also after a crash."""
     new = path.with_name(path.name + ".new")
-    with open(new, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(new, path)
+    try:
+        with open(new, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(new, path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            new.unlink()  # on a full disk somebody else needs the space
+        raise
     folder = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(folder)

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pint_diffusion.errors import StoreError
+from pint_diffusion.errors import StoreError, reason
 from pint_diffusion.runtime.events import EventLog
 from pint_diffusion.store.manifest import GENERATIONS
 from pint_diffusion.store.part import replace_file, seal, write_part
@@ -66,6 +66,7 @@ class Writer:
         self._wanted: set[int] = set()
         self._latest: dict[int, NDArray[np.floating]] = {}
         self.event_rows = 0  # of the event file, once it is written
+        self._writing = "files"
         self._error: BaseException | None = None
         self._jobs: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._write, name="store", daemon=True)
@@ -95,9 +96,19 @@ class Writer:
         StoreError
             If an earlier job could not be done (a full disk, say).
         """
+        self.check()
+        self._jobs.put(job)
+
+    def check(self) -> None:
+        """See whether all could be written so far.
+
+        Raises
+        ------
+        StoreError
+            If not.
+        """
         if self._error is not None:
             raise self._sentence(self._error)
-        self._jobs.put(job)
 
     def close(self) -> None:
         """Write what is left; may be called again.
@@ -114,7 +125,8 @@ class Writer:
             raise self._sentence(error) from error
 
     def _sentence(self, error: BaseException) -> StoreError:
-        return StoreError(f"{self._folder} could not be written by rank {self._rank}: {error}")
+        why = error.strerror if isinstance(error, OSError) else reason(error)
+        return StoreError(f"{self._writing} could not be written to {self._folder}: {why}")
 
     def _write(self) -> None:
         try:
@@ -152,7 +164,10 @@ class Writer:
         whole = {n for n in self._columns if n >= k or not self._retires}
         if row and (group == "b" or row.keys() == whole):
             del self._rows[k, group]
+            of = f"slices {', '.join(map(str, sorted(row)))}" if group == "a" else "the answer"
+            self._writing = f"iteration {k} of {of}"
             write_part(self._folder, self._segment, k, self._rank, group, row)
+            self._writing = "files"
 
 
 def events_name(segment: int, rank: int) -> str:
