@@ -30,6 +30,9 @@ def contenders(steps, devices):
     size = min(devices, steps)
     yield "window", Entry("window", {"method": "window", "window": size})
     yield "paradigms", Entry("ParaDiGMS", {"method": "paradigms", "window": size})
+    yield "parataa", Entry("ParaTAA", {"method": "parataa", "window": size})
+    cores = min(devices, steps // 2)
+    yield "chords", Entry("CHORDS", {"method": "chords", "cores": cores}, "iterations")
     blocks = {"method": "piadm", "schedule": "blocks", "slices": -(-steps // devices)}
     yield "piadm", Entry("PIADM", blocks)
     yield "piadm", Entry("PIADM, diagonal", {"method": "piadm", "schedule": "diagonal"})

@@ -691,3 +691,46 @@ def test_deis_3_loses_digits_to_its_float32_tables(grid, monkeypatch):
     case = CASES["DEIS, 3"]
     assert SAME < max(Pair(case, grid, 30, monkeypatch).errors()) < 5 * SAME
     assert max(Pair(case, grid, 30, monkeypatch, torch.float64).errors()) <= SAME / 10
+
+
+# --- ParaDiGMS -----------------------------------------------------------------------------------
+
+
+def theirs_in_windows(scheduler, network, noise, window):
+    """Rounds of ParaDiGMS with the batched step, sums of its increments as its pipeline makes them.
+
+    Yields all N + 1 states. With a tolerance of zero: the window slides over what did not move, and
+    one point more.
+    """
+    timesteps, begin = scheduler.timesteps, 0
+    states = torch.stack([noise] * (len(timesteps) + 1))
+    while begin < len(timesteps):
+        end = min(begin + window, len(timesteps))
+        block, t = states[begin:end], timesteps[begin:end, None].repeat(1, len(noise)).flatten()
+        rows = block.flatten(0, 1)
+        output = network(rows, t)
+        stepped = scheduler.batch_step_no_noise(output, t, rows).reshape(block.shape)
+        new = states[begin] + torch.cumsum(stepped - block, dim=0)
+        still = (new == states[begin + 1 : end + 1]).flatten(1).all(1).tolist()
+        states[begin + 1 : end + 1] = new
+        states[end + 1 :] = new[-1]
+        begin += min(1 + [*still, False].index(False), window)
+        yield states.clone()
+
+
+@pytest.mark.parametrize("window", [1, 5, 20])
+def test_paradigms_goes_through_the_states_of_the_batched_scheduler(window, tmp_path):
+    """Where that is right: with leading timesteps and a last alpha_bar of 1."""
+    case = replace(CASES["DDIM"], scheduler="DDIMParallelScheduler")
+    assert case.given.get("set_alpha_to_one", True)
+    scheduler = make_scheduler(case, "leading", 20)
+    network = Network(case.kind)
+    write_grid(tmp_path / "grid.yaml", levels_of(case, scheduler), None)
+    given = {"grid": tmp_path / "grid.yaml", "samples": 2, "tolerance": 0, "batching": "off"}
+    done = run(World(), network, **given, method="paradigms", window=window)
+    rounds = list(theirs_in_windows(scheduler, network, done.plan.problem.noise, window))
+    assert apart(done.answer, rounds[-1][-1]) < SAME
+    for sample, stopped_at in enumerate(done.outcome.stopped_at if window == 20 else []):
+        for k in range(1, stopped_at):  # what a round left to do are the points up to N - 1
+            mine = [x for x in done.boundary[k, :-1, sample] if not x.isnan().any()]
+            assert apart(torch.stack(mine), rounds[k - 1][-1 - len(mine) : -1, sample]) < SAME
