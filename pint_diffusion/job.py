@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
-import os
 import traceback
 from functools import partial
 
@@ -89,7 +88,7 @@ def run_and_write(
     held: contextlib.ExitStack,
 ) -> RunRecord | None:
     """Do what `run_job` says; rank 0 enters the lock of the folder into ``held``."""
-    cores = host_cores(world)
+    cores = world.host_cores()
     threads = world.agree(
         lambda: set_threads(settings.threads, settings.batching == "off", cores, world.local_size)
     )
@@ -171,12 +170,6 @@ def read_restart(manifest: Manifest, k: int, problem: Problem) -> Restart:
         return torch.from_numpy(states[n]).to(problem.noise.device)
 
     return Restart(k, state, [np.array(row) for row in manifest.changes[:k]])
-
-
-def host_cores(world: World) -> int:
-    """Cores that the ranks of this host may use together."""
-    masks = world.gather((world.host, os.sched_getaffinity(0)))
-    return len(set().union(*(mask for host, mask in masks if host == world.host)))
 
 
 def refuse_differences(settings: Settings, world: World, plan: Plan) -> None:

@@ -13,7 +13,6 @@ from pint_diffusion.compare.measure import Bench, Measured, call_costs
 from pint_diffusion.compare.settings import Compare
 from pint_diffusion.compare.table import Row, draw, render, write_files
 from pint_diffusion.errors import InputError
-from pint_diffusion.job import host_cores
 from pint_diffusion.methods.chords import starts_of
 from pint_diffusion.models.denoiser import Denoiser
 from pint_diffusion.report.bound import barrier_depth
@@ -54,7 +53,7 @@ def compare(settings: Compare, world: World, denoiser: Denoiser | None = None) -
             "compare takes no tolerance and no option of a method: it uses the methods' own rules, "
             "and finds the tolerances for --target"
         )
-    cores = host_cores(world)
+    cores = world.host_cores()
     world.agree(
         lambda: set_threads(settings.threads, settings.batching == "off", cores, world.local_size)
     )

@@ -102,6 +102,11 @@ class World:
         """Rank 0's object, on every rank."""
         return value if self.comm is None else self.comm.bcast(value)
 
+    def host_cores(self) -> int:
+        """Cores that the ranks of this host may use together."""
+        masks = self.gather((self.host, os.sched_getaffinity(0)))
+        return len(set().union(*(mask for host, mask in masks if host == self.host)))
+
     def barrier(self) -> None:
         """Wait for every rank, sleeping."""
         if self.comm is not None:
