@@ -86,30 +86,48 @@ def write_files(rows: Sequence[Row], about: Mapping[str, Any], folder: Path) -> 
 
 
 def draw(rows: Sequence[Row], steps: int, target: float, path: Path) -> None:
-    """Draw rounds against work at equal error, and the time on P devices."""
+    """Draw depth against work at equal error, and the time on P devices.
+
+    A family of methods has one colour. On the right it is shown by its best entry on so many
+    devices.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator, StrMethodFormatter
 
-    shown = [row for row in rows if row.rule == "equal error" and row.measured]
+    families: dict[str, list[tuple[str, Measured, Mapping[int, float]]]] = {}
+    for row in rows:
+        if row.measured and (row.rule == "equal error" or row.name == "sequential"):
+            name, _, rest = row.name.partition(", ")
+            families.setdefault(name, []).append((rest, row.measured, row.on_devices))
     figure = Figure(figsize=(12, 5), dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
     left, right = figure.subplots(1, 2)
-    markers = "osD^v<>pP*hX"
-    for i, row in enumerate(shown):
-        found = row.measured
-        assert found is not None
-        style: dict[str, Any] = {
-            "marker": markers[i % len(markers)], "color": f"C{i % 10}", "label": row.name
-        }  # fmt: skip
-        left.plot([found.evaluations], [found.deep], linestyle="none", **style)
-        if row.on_devices:
-            right.plot(list(row.on_devices), list(row.on_devices.values()), **style)
+    for (name, entries), marker in zip(families.items(), "*osD^vPX", strict=False):
+        style: dict[str, Any] = {"marker": marker, "label": name, "color": f"C{len(left.lines)}"}
+        work = [found.evaluations for _, found, _ in entries]
+        left.plot(work, [found.deep for _, found, _ in entries], linestyle="none", **style)
+        for rest, found, _ in entries:
+            at = (found.evaluations, found.deep)
+            text = rest.removesuffix(" points").removesuffix(" cores")
+            left.annotate(text, at, (4, 4), textcoords="offset points", fontsize=7)
+        counts = sorted({devices for *_, times in entries for devices in times})
+        best = [
+            min(times[devices] for *_, times in entries if devices in times) for devices in counts
+        ]
+        right.plot(counts, best, linestyle="--" if name == "sequential" else "-", **style)
     for axes, x, y in (
-        (left, "evaluations in all", "evaluations deep"),
-        (right, "devices", "seconds, by the measured cost of batches"),
+        (left, "evaluations in all", "evaluations one after another"),
+        (right, "devices", "seconds, by the measured cost of calls"),
     ):
         axes.set(xscale="log", yscale="log", xlabel=x, ylabel=y)
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axis.set_major_formatter(StrMethodFormatter("{x:g}"))
+            axis.set_minor_formatter("")
         axes.grid(which="both", alpha=0.25)
+    right.set_xscale("log", base=2)
+    right.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
     figure.suptitle(f"N = {steps}, every method at a relative L2 error of at most {target:g}")
-    figure.legend(*left.get_legend_handles_labels(), loc="outside right center", fontsize=8)
+    figure.legend(*left.get_legend_handles_labels(), loc="outside right center", fontsize=9)
     figure.savefig(path)
