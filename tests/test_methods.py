@@ -74,6 +74,15 @@ def test_the_fixed_point_is_the_sequential_trajectory_to_the_bit(exact, given):
     check_progress(done.outcome, 12)
 
 
+@pytest.mark.parametrize(
+    "method", [{"method": "window"}, {"method": "piadm", "schedule": "diagonal"}], ids=str
+)
+def test_sweeps_forget_the_history_where_the_walk_does(exact, method):
+    given = exact | method | {"solver": "dpmpp_2m", "history": "restart", "steps": 16}
+    done, walk = run(World(), **given, tolerance=1e-6), run(World(), **sequential(given))
+    assert float((done.answer - walk.answer).abs().max()) < 1e-5
+
+
 @pytest.mark.parametrize("given", cases(["ddim", "ddpm", "heun", "dpmpp_2m"]))
 def test_bits_are_the_same_on_any_ranks(world, exact, given):
     given = exact | given

@@ -108,12 +108,15 @@ class Propagator:
     def replay(
         self, known: Callable[[Tensor, Level], Prediction], x: Tensor, past: Past, i: int
     ) -> tuple[Tensor, Past]:
-        """Make step ``i`` at once, with a network that is a function; else as `step`."""
+        """Make step ``i`` at once, with a network that is a function; else as `step`.
+
+        Of ``past`` it takes what is carried at point ``i``: nothing where a slice starts anew.
+        """
 
         async def evaluate(x: Tensor, level: Level) -> Prediction:
             return known(x, level)
 
-        walk = self.step(evaluate, x, past, i)
+        walk = self.step(evaluate, x, past[: self.carried_at(i)], i)
         try:
             walk.send(None)
         except StopIteration as done:
