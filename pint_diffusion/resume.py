@@ -68,7 +68,9 @@ def settings_of(folder: Path, flags: Sequence[str]) -> Settings:
                 f"--{name.replace('_', '-')} is {new}, but the run in {folder} has {old}: leave it "
                 "out, or begin another run"
             )
-    return settings.model_copy(update={"out": folder, "bounds": bounds, "slices": None})
+    # The bounds say where slices begin, on any number of ranks; nothing else may say so too.
+    divided = {"bounds": bounds, "slices": None, "slicing": "even"}
+    return settings.model_copy(update={"out": folder, **divided})
 
 
 def find(folder: Path, grid: TimeGrid, identity: str) -> Found:

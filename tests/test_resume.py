@@ -206,3 +206,16 @@ def test_history_and_noise_come_back_too(tmp_path, monkeypatch, solver):
     assert main(["sample", *map(str, [*given, *most, "--out", parts, "--max-iterations", 3])]) == 3
     assert main(["resume", str(parts), "--max-iterations", "8", "--placement", "slice"]) == 0
     check(parts, read_run(whole))
+
+
+@pytest.mark.parametrize("division", [["--slicing", "logsnr"], ["--bounds", "0,3,7,20,24"], []])
+def test_a_run_is_gone_on_with_twice_in_the_slices_that_it_has(tmp_path, monkeypatch, division):
+    monkeypatch.setenv("EMULATED_MS", "0")
+    given = ["--model", f"{EMULATED}:factory", "--steps", 24, "--batching", "off", "--samples", 2]
+    given += ["--tolerance", 0, *division, *([] if "--bounds" in division else ["--slices", 4])]
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    assert main(["sample", *map(str, [*given, "--out", whole])]) == 0
+    assert main(["sample", *map(str, [*given, "--out", parts, "--max-iterations", 1])]) == 3
+    assert main(["resume", str(parts), "--max-iterations", "2"]) == 3
+    assert main(["resume", str(parts), "--max-iterations", "4"]) == 0
+    check(parts, read_run(whole))
