@@ -165,6 +165,10 @@ def _run_job(
 
 def _compare(arguments: list[str], speaks: bool, open_once: Callable[[str], World]) -> int:
     settings = parse_over_file(Compare, arguments)
+    if settings.print_config:
+        if speaks:
+            print(settings.to_yaml(), end="")
+        return 0
     check_spec(settings.model)
     world = open_once(settings.transport)
     from pint_diffusion.compare.command import compare

@@ -53,6 +53,11 @@ def nan_late(device, dtype):
     return Contraction(on(where, 12, lambda out: out * float("nan")), 0.01)
 
 
+def nan_early(device, dtype):
+    """Returns NaN from the second call on, on rank 1."""
+    return Contraction(on(1, 2, lambda out: out * float("nan")), 0.01)
+
+
 def nan_in_the_walk(device, dtype):
     """Enough calls for a parallel run of 2 slices of 4 steps, not for the walk after it."""
     limit = 6 if "PMI_RANK" in os.environ else 12

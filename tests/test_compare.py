@@ -49,6 +49,20 @@ def test_every_entry_is_brought_to_the_error_and_counts_are_the_same_on_any_rank
         assert all(row.measured.bytes > 0 for row in tuned)
 
 
+@pytest.mark.parametrize("placement", ["root", "slice"])
+def test_an_entry_has_the_placement_in_its_name(given, placement):
+    rows = compare(Compare(**given, methods=("srds",), placement=placement), World())
+    drawn = {row.name: bool(row.on_devices) for row in rows if row.name.startswith("SRDS, ")}
+    assert drawn == {"SRDS, not pipelined": False, "SRDS, root": False, "SRDS, slice": True}
+
+
+def test_settings_are_printed_and_nothing_is_run(given, capfd):
+    flags = ["--model", given["model"], "--out", str(given["out"]), "--print-config"]
+    assert main(["compare", *flags]) == 0
+    assert "target: 0.001" in capfd.readouterr().out
+    assert not given["out"].exists()
+
+
 def test_the_first_entry_is_exact_and_as_long_as_the_walk(given):
     first = compare(Compare(**given, methods=("srds",)), World())[0]
     assert (first.measured.error, first.measured.deep, first.measured.evaluations) == (0, 16, 16)
@@ -86,6 +100,7 @@ def test_rounds_are_shared_out_over_devices():
         (["--tolerance", "1"], "no tolerance"),
         (["--window", "3"], "no option of a method"),
         (["--target", "0"], "--target"),
+        (["--method", "window"], "--methods"),
     ],
 )
 def test_bad_input_is_one_sentence(given, flags, named, capfd):

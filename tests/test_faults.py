@@ -69,6 +69,18 @@ def test_an_exception_on_one_rank_ends_all_with_the_cause_printed_once(tmp_path)
     assert ended.seconds < 20
 
 
+@pytest.mark.parametrize(("network", "where"), [("nan_in_the_walk", 0), ("nan_early", 1)])
+def test_a_network_that_fails_in_a_comparison_ends_every_rank_with_its_reason(
+    tmp_path, network, where
+):
+    given = ["--model", f"{NETWORKS}:{network}", "--steps", 8, "--samples", 2, "--devices", 4]
+    ended = launch("compare", *given, "--out", tmp_path / "out", ranks=2)
+    assert ended.code == 4, ended
+    assert f"rank {where} on" in ended.err
+    assert "NaN" in ended.err
+    assert not list((tmp_path / "out").iterdir())
+
+
 @pytest.mark.parametrize("ranks", [1, 2])
 def test_nan_in_the_sequential_walk_of_verify_ends_every_rank(tmp_path, ranks):
     given = ["--steps", 8, "--slices", 2, "--verify", "--placement", "slice"]

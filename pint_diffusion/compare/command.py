@@ -53,6 +53,11 @@ def compare(settings: Compare, world: World, denoiser: Denoiser | None = None) -
             "compare takes no tolerance and no option of a method: it uses the methods' own rules, "
             "and finds the tolerances for --target"
         )
+    if settings.method != Compare.model_fields["method"].default:
+        raise InputError(
+            f"compare runs every method, and --method names one, {settings.method}: leave it out, "
+            "or choose some with --methods"
+        )
     cores = world.host_cores()
     world.agree(
         lambda: set_threads(settings.threads, settings.batching == "off", cores, world.local_size)
@@ -62,7 +67,9 @@ def compare(settings: Compare, world: World, denoiser: Denoiser | None = None) -
     steps = common.problem.grid.steps
     wanted = world.agree(lambda: entries(settings.methods, settings.devices, steps))
     world.agree(lambda: make_folder(settings.out, settings.force) if world.rank == 0 else None)
-    costs = world.share(call_costs(common, LARGEST_CALL) if world.rank == 0 else None)
+    costs = world.share(
+        world.agree(lambda: call_costs(common, LARGEST_CALL) if world.rank == 0 else None)
+    )
     assert costs is not None
     rows: list[Row] = []
     for entry in wanted:
@@ -104,6 +111,7 @@ def make_folder(folder: Path, force: bool) -> None:
             )
         for name in FILES:
             (folder / name).write_bytes(b"")
+            (folder / name).unlink()  # there is no comparison yet
     except OSError as error:
         raise InputError(f"--out {folder} can't be written: {error.strerror}") from None
 

@@ -45,8 +45,10 @@ FAMILIES: dict[str, Callable[[Sequence[int], int], list[Entry]]] = {
         Entry("sequential", {"method": "sequential"}, "nothing"),
     ],
     "srds": lambda devices, steps: [
-        Entry("SRDS, not pipelined", {"method": "parareal"}, "iterations", False),
-        Entry("SRDS, root", {"method": "parareal"}, "iterations"),
+        Entry(
+            "SRDS, not pipelined", {"method": "parareal", "placement": "root"}, "iterations", False
+        ),
+        Entry("SRDS, root", {"method": "parareal", "placement": "root"}, "iterations"),
         Entry("SRDS, slice", {"method": "parareal", "placement": "slice"}, "iterations"),
     ],
     "paradigms": lambda devices, steps: windows("ParaDiGMS", "paradigms", devices, steps),
@@ -58,7 +60,7 @@ FAMILIES: dict[str, Callable[[Sequence[int], int], list[Entry]]] = {
     ],
     "chords": lambda devices, steps: [
         Entry(f"CHORDS, {cores} cores", {"method": "chords", "cores": cores}, "iterations")
-        for cores in sorted({min(size, steps // 2) for size in devices})
+        for cores in sorted({max(1, min(size, steps // 2)) for size in devices})
     ],
 }
 """Entries by the name of their family, given device counts and N."""

@@ -13,10 +13,11 @@ from torch import Tensor
 
 from pint_diffusion.compare.entries import Entry
 from pint_diffusion.config import Settings
+from pint_diffusion.errors import PeerFailure
 from pint_diffusion.models.denoiser import Denoiser
 from pint_diffusion.runtime.events import EVALUATION_KINDS, EventLog, Tally
 from pint_diffusion.runtime.world import World
-from pint_diffusion.sampling import Plan, make_plan, solve
+from pint_diffusion.sampling import Plan, Solution, make_plan, solve
 
 TRIES = 5
 """Runs that may be made to find a tolerance."""
@@ -106,7 +107,13 @@ class Bench:
         return self._world.agree(lambda: make_plan(settings, self._world, self._denoiser))
 
     def run(self, given: dict[str, Any]) -> Measured:
-        """Run once; the first run is the sequential one, which the others are compared with."""
+        """Run once; the first run is the sequential one, which the others are compared with.
+
+        Raises
+        ------
+        PintError
+            On every rank, if one of them fails in the run.
+        """
         name = repr(sorted(given.items()))
         if name in self._done:
             return self._done[name]
@@ -120,7 +127,13 @@ class Bench:
             if n == problem.columns:
                 answers[k] = answers[k - 1] if state is None else state[0]
 
-        solution = world.share(solve(plan, world, events, record, lambda n, k, change: None))
+        def attempt() -> Solution | None:
+            try:
+                return solve(plan, world, events, record, lambda n, k, change: None)
+            except PeerFailure:
+                return None  # that rank says why
+
+        solution = world.share(world.agree(attempt))
         assert solution is not None
         k = solution.outcome.iterations
         told = world.share([answers[j].cpu() for j in range(k + 1)] if world.rank == 0 else None)
