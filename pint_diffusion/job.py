@@ -118,13 +118,7 @@ def run_and_write(
             plan = dataclasses.replace(plan, problem=dataclasses.replace(problem, restart=restart))
             first = restart.k + 1
     else:
-        world.agree(
-            lambda: (
-                held.enter_context(clear_folder(settings.out, settings.force))
-                if world.rank == 0
-                else None
-            )
-        )
+        world.agree(lambda: held.enter_context(take_folder(settings)) if world.rank == 0 else None)
     if settings.warmup:
         with contextlib.suppress(PintError):  # the run itself will say where it went wrong
             warm_up(plan)
@@ -154,6 +148,25 @@ def run_and_write(
             folder.end(f"failed: {error}")
             raise
     return world.agree(lambda: read_and_draw(settings) if world.rank == 0 else None)
+
+
+def take_folder(settings: Settings) -> FolderLock:
+    """Make the folder of a new run ready and lock it.
+
+    Raises
+    ------
+    InputError
+        If that is not possible, or if the run in it is the one to begin on.
+    """
+    begin = settings.warm_start
+    if begin is not None:
+        run = begin if begin.is_dir() else begin.parent
+        if run.resolve() == settings.out.resolve():
+            raise InputError(
+                f"--out {settings.out} holds the run of --warm-start, which this one would "
+                "overwrite: give another folder"
+            )
+    return clear_folder(settings.out, settings.force)
 
 
 def read_restart(manifest: Manifest, k: int, problem: Problem) -> Restart:

@@ -206,6 +206,15 @@ def test_a_run_that_can_not_be_begun_on_is_refused_in_a_sentence(
         make_plan(Settings(**given | {"warm_start": tmp_path / "walk"} | wrong), World())
 
 
+@pytest.mark.parametrize("name", ["", "run.h5"])
+def test_the_run_that_it_begins_on_is_not_overwritten(given, tmp_path, name):
+    walk = {"method": "sequential", "out": tmp_path / "walk"}
+    sample(given | walk)
+    with pytest.raises(InputError, match="give another folder"):
+        sample(given | {"warm_start": walk["out"] / name, "out": walk["out"], "force": True})
+    assert read_run(walk["out"]).facts["status"] == "finished"
+
+
 def sample(settings):
     run_job(Settings(**settings), World())
 
