@@ -105,13 +105,19 @@ class Settings(FromCommandLine):
     window: PositiveInt | None = Field(
         None, description="most points evaluated at once; of paradigms, window (32), parataa (100)"
     )
-    order: PositiveInt | None = Field(None, description="steps in a map of parataa (20)")
-    memory: PositiveInt | None = Field(None, description="rounds in an update of parataa (2)")
+    order: PositiveInt | None = Field(None, le=10_000, description="steps in a map of parataa (20)")
+    memory: PositiveInt | None = Field(
+        None, le=100, description="rounds in an update of parataa (2)"
+    )
     ridge: float | None = Field(
         None, gt=0, allow_inf_nan=False, description="regularization of parataa's updates (1e-3)"
     )
     noise_tolerance: float | None = Field(
-        None, ge=0, allow_inf_nan=False, description="of parataa, in units of a step's noise"
+        None,
+        ge=0,
+        le=1e100,
+        allow_inf_nan=False,
+        description="of parataa, in units of a step's noise",
     )
     warm_start: Path | None = Field(
         None, description="folder of a run on whose trajectory parataa begins"
@@ -185,6 +191,7 @@ class Settings(FromCommandLine):
     tolerance: float | None = Field(
         None,
         ge=0,
+        le=1e100,  # it is squared
         allow_inf_nan=False,
         description="when a sample has converged, in the method's own measure. Parareal: mean "
         "absolute change of its values in one iteration, in 1/255 of the data range (0.1); others: "

@@ -175,6 +175,15 @@ CASES = {
         lambda f: ["--whole-timesteps", "--steps", 1500], "timesteps"
     ),
     "guidance for an unconditional network": (lambda f: ["--guidance", 4], "--guidance"),
+    "more memory than can be solved for": (
+        lambda f: ["--method", "parataa", "--memory", 1000], "--memory"
+    ),
+    "an order beyond all numbers": (
+        lambda f: ["--method", "parataa", "--order", 10**20], "--order"
+    ),
+    "a tolerance whose square overflows": (
+        lambda f: ["--method", "window", "--tolerance", 1e300], "--tolerance"
+    ),
     "labels for an unconditional network": (lambda f: ["--labels", "1,2"], "--labels"),
 }  # fmt: skip
 LAUNCHED = ("unknown flag", "not an npz", "multistep as a coarse solver")
