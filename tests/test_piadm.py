@@ -266,6 +266,8 @@ def test_a_corrected_run_that_was_stopped_is_gone_on_with_to_the_same_bits(exact
         ({"method": "paradigms", "schedule": "diagonal"}, "--schedule"),
         ({"method": "parareal", "freeze": "v"}, "--freeze"),
         ({"method": "parareal", "corrector_steps": 3}, "--method piadm"),
+        ({"method": "paradigms", "corrector_steps": 3}, "--method piadm or window"),
+        ({"method": "chords", "corrector_steps": 3}, "--method piadm or window"),
         ({"corrector_steps": 3, "solver": "ou_sde"}, "draws noise"),
         ({"corrector_steps": 3, "solver": "unipc"}, "carries a history"),
         ({"corrector_steps": -1}, "--corrector-steps"),

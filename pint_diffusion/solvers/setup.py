@@ -92,6 +92,11 @@ def corrected(walk: Propagator, settings: Settings) -> Corrected:
             "--corrector-steps draws noise at slice boundaries, which the coarse solves of "
             "parareal know nothing of: take --method piadm"
         )
+    if settings.method in ("paradigms", "parataa", "chords"):
+        raise InputError(
+            "--corrector-steps carries a velocity from step to step, and --method "
+            f"{settings.method} takes steps of one state only: take --method piadm or window"
+        )
     return Corrected(
         replace(solver, history=1),
         walk.grid,
