@@ -15,6 +15,7 @@ from launch import launch, ranks_of, start
 from pint_diffusion.cli import main
 from pint_diffusion.store.manifest import Manifest
 from pint_diffusion.store.master import read_run
+from pint_diffusion.store.part import PartName
 
 EMULATED = Path(__file__).parent.parent / "jobs" / "emulated.py"
 COUNTS = ["--steps", 32, "--slices", 8, "--samples", 2, "--batching", "off", "--tolerance", 1e-6]
@@ -219,3 +220,9 @@ def test_a_run_is_gone_on_with_twice_in_the_slices_that_it_has(tmp_path, monkeyp
     assert main(["resume", str(parts), "--max-iterations", "2"]) == 3
     assert main(["resume", str(parts), "--max-iterations", "4"]) == 0
     check(parts, read_run(whole))
+
+
+@pytest.mark.parametrize("numbers", [(0, 0, 0), (99, 9999, 9999), (100, 10000, 10000)], ids=str)
+def test_the_name_of_a_part_says_what_it_was_given_however_great(numbers):
+    name = PartName(*numbers, "a", "0123456789abcdef")
+    assert PartName.parse(str(name)) == name

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from pint_diffusion.errors import StoreError
 
 FOLDER = "parts"
-_NAME = re.compile(r"(\d{2})-(\d{4})-(\d{4})-([ab])-([0-9a-f]{16})\.h5")
+_NAME = re.compile(r"(\d{2,})-(\d{4,})-(\d{4,})-([ab])-([0-9a-f]{16})\.h5")
 _DIGITS = 16
 
 
