@@ -192,6 +192,7 @@ def test_states_filled_in_lie_where_ddim_moves(given, tmp_path):
     ("other", "wrong", "said"),
     [
         ({"keep": "final"}, {}, "has kept no boundary states"),
+        ({"method": "chords", "window": None, "cores": 2}, {}, "has kept no boundary states"),
         ({"samples": 2}, {}, "samples of shape (2, "),
         ({}, {"window": 5}, "--window is 5"),
         ({}, {"warm_start": "nowhere"}, "nowhere holds no run"),

@@ -37,7 +37,7 @@ def trajectory(problem: Problem, run: Path) -> list[Tensor]:
         or number.
     """
     record, wanted = read_run(run), tuple(problem.noise.shape)
-    if record.boundary is None:
+    if record.boundary is None or record.facts["method"] not in ("sequential", "parareal"):
         raise InputError(
             f"--warm-start {run} has kept no boundary states: give a run of --method sequential or "
             "parareal that was not made with --keep final"
