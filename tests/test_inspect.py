@@ -13,7 +13,7 @@ from pint_diffusion.report.trace import read_segments
 from pint_diffusion.store.manifest import Manifest
 from pint_diffusion.store.master import read_run
 
-GIVEN = ["--steps", "12", "--slices", "4", "--samples", "2", "--batching", "off"]
+GIVEN = ["--steps", "12", "--slices", "4", "--samples", "2", "--batching", "off", "--warmup"]
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +46,7 @@ def test_a_finished_run(run, capsys):
     assert code == 0
     assert "finished" in said
     assert "--steps 12" in said
-    assert "--batching off" in said
+    assert "--batching off --warmup\n" in said
     assert "--placement" not in said  # the default
     assert "1 on " in said
     assert "goes on after iteration 4" in said

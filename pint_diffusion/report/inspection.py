@@ -118,7 +118,7 @@ def _what_runs(found: Inspection) -> list[tuple[str, str]]:
     defaults = {name: field.default for name, field in Settings.model_fields.items()}
     given = Settings(**config).model_dump(mode="json")
     shown = [
-        f"--{name.replace('_', '-')} {_text(value)}"
+        f"--{name.replace('_', '-')}" + ("" if value is True else f" {_text(value)}")
         for name, value in given.items()
         if name in config and value != defaults[name] and name not in ("out", "force")
     ]
