@@ -13,7 +13,7 @@ from pydantic_settings import CliPositionalArg, SettingsConfigDict
 
 from pint_diffusion.check.settings import Check
 from pint_diffusion.compare.settings import Compare
-from pint_diffusion.config import Settings, parse_over_file, parse_run
+from pint_diffusion.config import Run, Settings, parse_over_file, parse_run
 from pint_diffusion.errors import EXIT_NOT_CONVERGED, InputError, PintError
 from pint_diffusion.flags import FromCommandLine, parse
 from pint_diffusion.grid_command import GridSettings, grid_table, make_grid_file
@@ -136,21 +136,10 @@ def _run_job(
     open_once: Callable[[str], World],
     resume: bool = False,
 ) -> int:
-    wrong: InputError | None = None
-    transport = "auto"
-    try:
-        settings = read()
-        if settings.print_config:
-            if speaks:
-                print(settings.to_yaml(), end="")
-            return 0
-        transport = settings.transport
-        check_spec(settings.model)
-    except InputError as error:
-        wrong = error
-    # A file may be missing on one host only: the ranks agree on what is wrong.
-    world = open_once(transport)
-    world.agree(lambda: _refuse(wrong))
+    agreed = _agree(read, speaks, open_once)
+    if agreed is None:
+        return 0
+    settings, world = agreed
     # torch comes in here, once nothing that can be said without it is wrong
     from pint_diffusion.job import run_job
     from pint_diffusion.report.summary import summary_table
@@ -164,17 +153,37 @@ def _run_job(
 
 
 def _compare(arguments: list[str], speaks: bool, open_once: Callable[[str], World]) -> int:
-    settings = parse_over_file(Compare, arguments)
-    if settings.print_config:
-        if speaks:
-            print(settings.to_yaml(), end="")
+    agreed = _agree(lambda: parse_over_file(Compare, arguments), speaks, open_once)
+    if agreed is None:
         return 0
-    check_spec(settings.model)
-    world = open_once(settings.transport)
     from pint_diffusion.compare.command import compare
 
-    compare(settings, world)
+    compare(*agreed)
     return 0
+
+
+def _agree(
+    read: Callable[[], Run], speaks: bool, open_once: Callable[[str], World]
+) -> tuple[Run, World] | None:
+    """Read settings on every rank and open the world; None where they were only to be printed.
+
+    A file may be missing on one host only: the ranks agree on what is wrong.
+    """
+    wrong: InputError | None = None
+    transport = "auto"
+    try:
+        settings = read()
+        if settings.print_config:
+            if speaks:
+                print(settings.to_yaml(), end="")
+            return None
+        transport = settings.transport
+        check_spec(settings.model)
+    except InputError as error:
+        wrong = error
+    world = open_once(transport)
+    world.agree(lambda: _refuse(wrong))
+    return settings, world
 
 
 def _refuse(wrong: InputError | None) -> None:

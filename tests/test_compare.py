@@ -12,6 +12,7 @@ from pint_diffusion.compare.command import compare
 from pint_diffusion.compare.devices import chords_on, parareal_on, rounds_on
 from pint_diffusion.compare.entries import FAMILIES
 from pint_diffusion.compare.settings import Compare
+from pint_diffusion.errors import StoreError
 from pint_diffusion.methods import METHODS
 from pint_diffusion.report.bound import dataflow_bound
 from pint_diffusion.runtime.world import World
@@ -115,3 +116,22 @@ def test_a_folder_that_is_not_empty_is_refused(given):
     given["out"].mkdir()
     (given["out"] / "mine").write_text("")
     assert main(["compare", "--model", given["model"], "--out", str(given["out"])]) == 2
+
+
+def test_a_comparison_of_nothing_is_bad_input(given, capfd):
+    """One that leaves out some methods is not."""
+    out = str(given["out"])
+    common = ["compare", "--model", given["model"], "--out", out, "--steps", "8", "--samples", "1"]
+    multistep = [*common, "--solver", "dpmpp_2m", "--force", "--methods"]
+    assert main([*multistep, "paradigms"]) == 2
+    assert "one-step solver" in capfd.readouterr().err.splitlines()[-1]
+    assert main([*multistep, "paradigms,window"]) == 0
+
+
+def test_files_that_can_not_be_written_are_an_error_in_a_sentence(given, capfd, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("pint_diffusion.compare.command.write_files", full)
+    with pytest.raises(StoreError, match="could not be written: No space left"):
+        compare(Compare(**given, methods=("window",)), World())

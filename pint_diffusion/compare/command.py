@@ -12,7 +12,7 @@ from pint_diffusion.compare.entries import Entry, entries
 from pint_diffusion.compare.measure import Bench, Measured, call_costs
 from pint_diffusion.compare.settings import Compare
 from pint_diffusion.compare.table import Row, draw, render, write_files
-from pint_diffusion.errors import InputError
+from pint_diffusion.errors import InputError, StoreError
 from pint_diffusion.methods.chords import starts_of
 from pint_diffusion.models.denoiser import Denoiser
 from pint_diffusion.report.bound import barrier_depth
@@ -46,7 +46,10 @@ def compare(settings: Compare, world: World, denoiser: Denoiser | None = None) -
     Raises
     ------
     InputError
-        On every rank, before anything is run, if the settings are wrong.
+        On every rank, before anything is run, if the settings are wrong; after the sequential run,
+        if they fit none of the methods.
+    StoreError
+        If the files can't be written.
     """
     if settings.tolerance is not None or settings.method_options:
         raise InputError(
@@ -72,10 +75,12 @@ def compare(settings: Compare, world: World, denoiser: Denoiser | None = None) -
     )
     assert costs is not None
     rows: list[Row] = []
+    refused: InputError | None = None
     for entry in wanted:
         try:
             plan = bench.plan(entry.given)
         except InputError as error:
+            refused = error
             if world.rank == 0:
                 print(f"{entry.name}: left out, {error}", file=sys.stderr, flush=True)
             continue
@@ -88,15 +93,23 @@ def compare(settings: Compare, world: World, denoiser: Denoiser | None = None) -
             rows.append(row)
             if world.rank == 0:
                 print(render([row], settings.devices).splitlines()[1], file=sys.stderr, flush=True)
-    if world.rank == 0:
+    if refused is not None and len(rows) == 1:  # the sequential one
+        raise refused
+
+    def write() -> None:
         about = {
             "steps": steps, "samples": settings.samples, "ranks": world.size,
             "target": settings.target, "seconds_per_call": costs, "settings": settings.to_yaml(),
         }  # fmt: skip
         print(render(rows, settings.devices))
-        write_files(rows, about, settings.out)
-        draw(rows, steps, settings.target, settings.out / FILES[-1])
+        try:
+            write_files(rows, about, settings.out)
+            draw(rows, steps, settings.target, settings.out / FILES[-1])
+        except OSError as error:
+            raise StoreError(f"{settings.out} could not be written: {error.strerror}") from None
         print(f"{', '.join(FILES)} are in {settings.out}/", flush=True)
+
+    world.agree(lambda: write() if world.rank == 0 else None)
     return rows
 
 
