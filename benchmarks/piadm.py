@@ -167,7 +167,13 @@ def draw(rows, path):
         mine = [row for row in rows if row[0] == name]
         d = [row[1] for row in mine]
         panel.loglog(d, [row[2] for row in mine], "s--", color="0.5", label="steps one by one")
-        panel.loglog(d, [row[4] for row in mine], "o-", label="rounds of PIADM")
+        rounds = [row[4] for row in mine]
+        panel.loglog(d, rounds, "o", label="rounds of PIADM")
+        fine = np.geomspace(d[0], d[-1], 100)
+        for power, line in ((1, "-"), (2, ":")):
+            slope, start = np.polyfit(np.log(d) ** power, rounds, 1)
+            text = f"{start:.2g} + {slope:.2g} log{'²' * (power == 2)} d"
+            panel.plot(fine, start + slope * np.log(fine) ** power, line, color="C0", label=text)
         panel.set(title=f"PIADM-{name}", xlabel="dimension d")
         panel.legend()
     panels[0].set_ylabel("evaluations in a row")
