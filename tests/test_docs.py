@@ -80,7 +80,7 @@ def test_every_command_in_a_console_block_is_a_command_there_is():
     """Those too that are not run: mistyped flags are found by reading them."""
     kinds = {
         **{"sample": Settings, "resume": Settings, "grid": GridSettings},
-        **{"inspect": Inspect, "export": Export, "check": Check},
+        **{"inspect": Inspect, "export": Export, "check": Check, "compare": Compare},
     }
     flags = {
         what: {"--" + name.replace("_", "-") for name in kind.model_fields}
