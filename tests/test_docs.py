@@ -17,6 +17,7 @@ import pytest
 from launch import launch
 
 from pint_diffusion.cli import Check, Export, Inspect
+from pint_diffusion.compare.settings import Compare
 from pint_diffusion.config import Settings
 from pint_diffusion.grid import even_bounds
 from pint_diffusion.grid_command import GridSettings
