@@ -99,6 +99,7 @@ def test_rounds_are_shared_out_over_devices():
     [
         (["--methods", "magic"], "--methods has 'magic'"),
         (["--tolerance", "1"], "no tolerance"),
+        (["--max-iterations", "2"], "no --max-iterations"),
         (["--window", "3"], "no option of a method"),
         (["--target", "0"], "--target"),
         (["--method", "window"], "--methods"),

@@ -51,10 +51,10 @@ def compare(settings: Compare, world: World, denoiser: Denoiser | None = None) -
     StoreError
         If the files can't be written.
     """
-    if settings.tolerance is not None or settings.method_options:
+    if {settings.tolerance, settings.max_iterations} != {None} or settings.method_options:
         raise InputError(
-            "compare takes no tolerance and no option of a method: it uses the methods' own rules, "
-            "and finds the tolerances for --target"
+            "compare takes no tolerance, no --max-iterations and no option of a method: it uses "
+            "the methods' own rules, and finds the tolerances for --target"
         )
     if settings.method != Compare.model_fields["method"].default:
         raise InputError(
