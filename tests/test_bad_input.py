@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -284,6 +285,23 @@ def test_ranks_that_read_different_settings_are_refused(tmp_path):
     ended = launch(*given, ranks=2, program=["-c", act])
     assert ended.code == 2, ended
     assert ended.err.count("rank 1 on") == ended.err.count("has other settings") == 1
+
+
+def test_a_folder_that_ranks_do_not_share_is_refused_and_the_master_says_so(tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    act = (
+        "import os, sys; from pint_diffusion.cli import main; "
+        "os.environ.get('PMI_RANK') == '1' and os.chdir('elsewhere'); "
+        "sys.exit(main(['sample', *sys.argv[1:]]))"
+    )
+    given = ["--model", mixture(tmp_path), "--out", "run", "--slices", 4]
+    ended = launch(*given, ranks=2, program=["-c", act], cwd=tmp_path)
+    assert ended.code == 2, ended
+    assert ended.err.count("error") == ended.err.count("rank 1 on ") == 1, ended.err
+    assert "is not rank 0's folder here" in ended.err
+    with h5py.File(tmp_path / "run" / "run.h5") as run:
+        assert run.attrs["status"].startswith("failed: rank 1 on ")
+    assert not (tmp_path / "run" / "reserve").exists()
 
 
 def test_help_is_printed_once():

@@ -187,6 +187,16 @@ def test_the_stream_has_a_picture_of_every_iteration_and_says_so(exact, tmp_path
     assert not list((out / "stream").iterdir())
 
 
+def test_a_file_in_place_of_the_stream_is_named(exact, tmp_path, capsys):
+    out = tmp_path / "run"
+    out.mkdir()
+    (out / "stream").write_text("mine")
+    assert main(["sample", *flags(exact), "--stream", "--force", "--out", str(out)]) == 1
+    said = capsys.readouterr().err
+    assert said.count("error") == said.count(f"to {out / 'stream'}: File exists") == 1
+    assert (out / "stream").read_text() == "mine"
+
+
 @pytest.mark.parametrize("solver", sorted(set(SOLVERS) - set(JUMPING)))
 def test_other_solvers_are_refused_in_one_sentence(exact, solver):
     with pytest.raises(InputError, match="--method chords jumps with one evaluation"):

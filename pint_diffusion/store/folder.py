@@ -128,7 +128,11 @@ class RunFolder:
         world.agree(self._begin)
         columns = range(world.rank, master.columns, world.size)
         self._events = events
-        self._writer = world.agree(lambda: self._open(columns))
+        try:
+            self._writer = world.agree(lambda: self._open(columns))
+        except InputError as error:
+            self._say_last(f"failed: {error}")
+            raise
 
     def _begin(self) -> None:
         master, manifest = self._master, self._manifest
@@ -259,6 +263,9 @@ class RunFolder:
             self.close()
         self._world.barrier()
         self._name_events()
+        self._say_last(status)
+
+    def _say_last(self, status: str) -> None:
         if self._world.rank == 0:
             self._master.facts["status"] = status
             with contextlib.suppress(OSError):

@@ -126,7 +126,8 @@ class Writer:
 
     def _sentence(self, error: BaseException) -> StoreError:
         why = error.strerror if isinstance(error, OSError) else reason(error)
-        return StoreError(f"{self._writing} could not be written to {self._folder}: {why}")
+        where = getattr(error, "filename", None) or self._folder
+        return StoreError(f"{self._writing} could not be written to {where}: {why}")
 
     def _write(self) -> None:
         try:
