@@ -6,22 +6,26 @@ With Phi_j the step from point j, and X the states that were evaluated,
 
 which is the published sum of increments Phi_j(X_j) - X_j, in an order in which a window of one
 point is the sequential sampler to the bit. A window slides over the points that moved by no more
-than tolerance^2 var, var = 1 - alpha_bar, in mean square, and over one more, which is a step from a
-state that did not move. What comes new begins as a copy of the last state.
+than tolerance^2 var in mean square, var that of the noise that DDPM adds in the step to the point,
+and over one more, which is a step from a state that did not move. What comes new begins as a copy
+of the last state.
 
-Other than published: every sample has a window of its own, and var is that of the point compared.
+Other than published: every sample has a window of its own, and the authors' code takes var of the
+step from the point.
 """
 
 from __future__ import annotations
 
 from functools import partial
+from itertools import pairwise
+from math import sqrt
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from pint_diffusion.errors import InputError
-from pint_diffusion.grid import TimeGrid
+from pint_diffusion.grid import Level, TimeGrid
 from pint_diffusion.methods.method import Method
 from pint_diffusion.methods.picard import picard
 from pint_diffusion.methods.problem import Problem
@@ -43,7 +47,8 @@ class ParaDiGMS:
 
     def __init__(self, problem: Problem, *, window: int) -> None:
         self.window = window
-        self.tolerance = problem.tolerance
+        noises = [noise_into(*levels) for levels in pairwise(problem.grid.levels)]
+        self.limits = [0.0, *((problem.tolerance * noise) ** 2 for noise in noises)]
 
     def stop(self, begin: int) -> int:
         """Return the end of a window."""
@@ -63,11 +68,15 @@ class ParaDiGMS:
             if j + 1 < len(lane.states):
                 moved = states[-1][0] - lane.x(j + 1)
                 error = moved.double().flatten(1).square().mean(dim=1)
-                variance = 1 - lane.walk.grid.levels[lane.begin + j + 1].alpha_bar
-                open_ &= error <= self.tolerance**2 * variance
+                open_ &= error <= self.limits[lane.begin + j + 1]
                 done += open_
         more = min(int(done.max()) - 1, lane.steps - lane.begin - len(lane.tapes))
         return states + states[-1:] * more, done.tolist()
+
+
+def noise_into(here: Level, there: Level) -> float:
+    """Standard deviation of the noise that DDPM adds in a step: that of DDIM with eta = 1."""
+    return there.s / here.s * sqrt(1 - here.alpha_bar / there.alpha_bar)
 
 
 def refuse_history(problem: Problem, **_: Any) -> None:
@@ -88,7 +97,7 @@ PARADIGMS = Method(
     partial(picard, ParaDiGMS),
     options={"window": 32},
     tolerance=0.1,
-    unit="of the noise level",
+    unit="of the noise of a DDPM step",
     rounds=True,
     columns=points,
     check=refuse_history,

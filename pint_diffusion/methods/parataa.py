@@ -24,7 +24,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from functools import partial
-from math import sqrt
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +31,8 @@ import torch
 from torch import Tensor
 
 from pint_diffusion.errors import InputError
-from pint_diffusion.grid import Level
 from pint_diffusion.methods.method import Method
-from pint_diffusion.methods.paradigms import points
+from pint_diffusion.methods.paradigms import noise_into, points
 from pint_diffusion.methods.picard import picard
 from pint_diffusion.methods.problem import Problem
 from pint_diffusion.methods.tape import Lane
@@ -173,11 +171,6 @@ class Anderson:
         usable = torch.isfinite(gamma).all(dim=1, keepdim=True)  # not where B is so great that
         gamma = torch.where(usable, gamma, 0.0)  # the ridge is lost in it: the plain update
         return (gamma.permute(1, 0, 2) * (dx + dr)).sum(dim=0).view_as(x)
-
-
-def noise_into(here: Level, there: Level) -> float:
-    """Standard deviation of the noise that DDPM adds in a step: that of DDIM with eta = 1."""
-    return there.s / here.s * sqrt(1 - here.alpha_bar / there.alpha_bar)
 
 
 def check(
