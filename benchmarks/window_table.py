@@ -63,7 +63,7 @@ def main() -> None:
                 elif entry.tuned == "iterations":
                     row = [*key, found.deep, found.evaluations, found.error]
                 else:
-                    depth = sum(-(-count // devices) for count in found.per_round)
+                    depth = sum(-(-count // devices) for count in found.in_a_row)
                     row = [*key, depth, found.evaluations, found.error]
                 with table.open("a", newline="") as file:
                     csv.writer(file).writerow(row)

@@ -63,7 +63,7 @@ class Settings(FromCommandLine):
     null_class: int | None = Field(
         None, ge=0, description="label of no class, for guidance; the network's own if not given"
     )
-    steps: PositiveInt = Field(64, description="fine steps N from noise to data")
+    steps: PositiveInt = Field(64, le=1_000_000, description="fine steps N from noise to data")
     slices: PositiveInt | None = Field(
         None,
         description="time slices M; the number of ranks if not given, in one process sqrt(N)",
@@ -173,8 +173,8 @@ class Settings(FromCommandLine):
     )
     coarse_solver: str | None = Field(
         None,
-        description="solver of the coarse steps; the fine one if it is deterministic with one "
-        "evaluation per step and no history, else ddim",
+        description="solver of the coarse steps; the fine one if it draws noise that coarse steps "
+        "sum up, or takes one evaluation per step and has no history, else ddim",
     )
     coarse_steps: PositiveInt = Field(1, description="steps of a coarse solve over one slice")
     coarse_noise: Literal["none", "sum"] | None = Field(
@@ -277,6 +277,15 @@ class Settings(FromCommandLine):
         return self
 
     @model_validator(mode="after")
+    def _one_end_of_slices(self) -> Settings:
+        if self.sweeps is not None and self.tolerance is not None:
+            raise ValueError(
+                f"--sweeps {self.sweeps} ends every slice whatever moves, and --tolerance "
+                f"{self.tolerance:g} when nothing moves by more: give one of the two"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _kept_is_written(self) -> Settings:
         if self.checkpoint_every and self.keep == "boundary":
             raise ValueError(
@@ -338,5 +347,5 @@ def parse_over_file(kind: type[Run], arguments: Sequence[str]) -> Run:
     settings = parse(kind, arguments)
     if settings.config is None:
         return settings
-    known = [name for name in Settings.model_fields if name not in _OWN_FLAGS]
+    known = [name for name in kind.model_fields if name not in _OWN_FLAGS]
     return parse(kind, arguments, **read_yaml(settings.config, known))

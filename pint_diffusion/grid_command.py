@@ -32,11 +32,13 @@ class GridSettings(FromCommandLine):
     guidance: float | None = _same("guidance")
     guidance_rescale: float = _same("guidance_rescale")
     null_class: int | None = _same("null_class")
-    steps: PositiveInt = Field(20, description="steps N from noise to data")
+    steps: PositiveInt = Field(20, le=1_000_000, description="steps N from noise to data")
     spacing: Literal["gits", SpacingName] = Field(
         "gits", description="where the levels lie; gits: chosen out of a teacher walk's"
     )
-    teacher_steps: PositiveInt = Field(60, description="steps of the teacher walk of gits")
+    teacher_steps: PositiveInt = Field(
+        60, le=1_000_000, description="steps of the teacher walk of gits"
+    )
     teacher_spacing: SpacingName = Field(
         "karras", description="where the levels of the teacher walk lie"
     )

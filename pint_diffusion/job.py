@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
+import sys
+import threading
 import traceback
 from functools import partial
 
@@ -132,8 +134,11 @@ def run_and_write(
     if plan.problem.restart is not None:
         about.change = list(plan.problem.restart.changes[:-1])
     keep = settings.keep == "boundary" and not plan.method.rounds, settings.checkpoint_every
-    with RunFolder(about, manifest, segment, first, *keep, world, events) as folder:
-        solution, sequential = solve_and_watch(plan, world, events, folder, settings)
+    with (
+        listening() as asked,
+        RunFolder(about, manifest, segment, first, *keep, world, events) as folder,
+    ):
+        solution, sequential = solve_and_watch(plan, world, events, folder, settings, asked)
         iterations = world.share(solution.outcome.iterations if solution else 0)
         tallies = world.gather(Tally.of(events, iterations))
 
@@ -147,7 +152,7 @@ def run_and_write(
         except PintError as error:
             folder.end(f"failed: {error}")
             raise
-    return world.agree(lambda: read_and_draw(settings) if world.rank == 0 else None)
+        return world.agree(lambda: read_and_draw(settings) if world.rank == 0 else None)
 
 
 def take_folder(settings: Settings) -> FolderLock:
@@ -232,12 +237,18 @@ def read_and_draw(settings: Settings) -> RunRecord:
 
 
 def solve_and_watch(
-    plan: Plan, world: World, events: EventLog, folder: RunFolder, settings: Settings
+    plan: Plan,
+    world: World,
+    events: EventLog,
+    folder: RunFolder,
+    settings: Settings,
+    asked: threading.Event,
 ) -> tuple[Solution | None, tuple[Tensor, float] | None]:
     """Solve with progress shown and files written; fail alike on every rank.
 
-    Returns the solution and, with ``--verify``, the sequential sampler's answer and seconds; both
-    on rank 0.
+    ``asked`` tells whether somebody asked this process to end. Returns the solution and, with
+    ``--verify``, the sequential sampler's answer and seconds, if there was time for it; both on
+    rank 0.
 
     Raises
     ------
@@ -263,25 +274,17 @@ def solve_and_watch(
     error: tuple[str, int] | None = None
     interrupted: str | None = None
     solution = sequential = None
+
+    def asked_to_end() -> bool:
+        folder.check()
+        return asked.is_set()
+
     try:
-        with listening() as asked:
-
-            def asked_to_end() -> bool:
-                folder.check()
-                return asked.is_set()
-
-            solution = solve(
-                plan,
-                world,
-                events,
-                folder.record,
-                watch,
-                asked_to_end,
-                folder.lost,
-                folder.decided,
-            )
+        solution = solve(
+            plan, world, events, folder.record, watch, asked_to_end, folder.lost, folder.decided
+        )
         if settings.verify and world.rank == 0:
-            sequential = solve_sequentially(plan)
+            sequential = verified(plan, asked)
     except PeerFailure:
         pass  # that rank says why
     except Interrupted as caught:
@@ -311,3 +314,16 @@ def solve_and_watch(
             f"'pint-diffusion resume {folder.path}'"
         )
     return solution, sequential
+
+
+def verified(plan: Plan, asked: threading.Event) -> tuple[Tensor, float] | None:
+    """Run the sequential sampler; the answer is there, so a signal ends no more than this."""
+    try:
+        return solve_sequentially(plan, asked.is_set)
+    except Interrupted:
+        print(
+            "pint-diffusion: note: a signal ended the sequential sampler of --verify; the run is "
+            "complete",
+            file=sys.stderr,
+        )
+        return None

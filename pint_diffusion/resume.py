@@ -23,10 +23,12 @@ from pint_diffusion.store.master import open_master, own_dataset, read_facts, re
 
 MAY_DIFFER = (
     *("tolerance", "max_iterations", "placement", "batching", "device", "threads", "transport"),
-    *("watchdog", "checkpoint_every", "warmup", "verify", "stream", "out", "force", "config"),
-    "print_config",
+    *("watchdog", "checkpoint_every", "warmup", "verify", "stream", "print_config"),
 )
 """Settings that change when or where something is computed, or how long, but not what."""
+
+OF_NEW_RUNS = ("out", "force", "config")
+"""Settings of a run that begins."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,12 @@ def settings_of(folder: Path, flags: Sequence[str]) -> Settings:
     settings = parse(Settings, flags, **config)
     for name in Settings.model_fields:
         old, new = getattr(before, name), getattr(settings, name)
-        free = name in MAY_DIFFER and not (name == "tolerance" and there["rounds"])
+        free = name in MAY_DIFFER
+        if old != new and name in OF_NEW_RUNS:
+            raise InputError(f"resume goes on in the run's own folder, and takes no --{name}")
+        if name == "tolerance" and there["rounds"]:  # points that have settled stay where they are
+            free, old = False, there["tolerance"]
+            new = old if new is None else new
         if not free and old != new:
             raise InputError(
                 f"--{name.replace('_', '-')} is {new}, but the run in {folder} has {old}: leave it "

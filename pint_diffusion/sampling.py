@@ -103,8 +103,7 @@ def make_plan(settings: Settings, world: World, denoiser: Denoiser | None = None
     denoiser = with_classes(network, settings)
     schedule = schedule_of(denoiser)
     named = METHODS[settings.method]
-    # Points of a round are dealt out, so slices need not be as many as ranks.
-    grid = grid_of(settings, schedule, 1 if named.rounds else world.size)
+    grid = grid_of(settings, schedule, world.size if named.sliced else 1)
     if settings.corrector_steps:
         grid = grid.corrected(settings.corrector_steps)
     check_levels(grid, denoiser)
@@ -300,7 +299,9 @@ def warm_up(plan: Plan) -> None:
         evaluator([Ask("fine", 0, 0, network)(problem.noise, problem.grid.levels[0])])
 
 
-def solve_sequentially(plan: Plan) -> tuple[Tensor, float]:
+def solve_sequentially(
+    plan: Plan, interrupted: Callable[[], bool] = lambda: False
+) -> tuple[Tensor, float]:
     """Run the sequential sampler in this process alone.
 
     Returns
@@ -308,12 +309,22 @@ def solve_sequentially(plan: Plan) -> tuple[Tensor, float]:
     samples : Tensor, shape (S, *shape)
     wall_time : float
         Seconds.
+
+    Raises
+    ------
+    Interrupted
+        If it was asked to end.
     """
     states: dict[int, Tensor | None] = {}
     problem = dataclasses.replace(plan.problem, ranks=1, restart=None)
     alone = dataclasses.replace(plan, method=METHODS["sequential"], problem=problem)
     solution = solve(
-        alone, World(), EventLog(0), lambda n, k, x: states.update({n: x}), lambda n, k, c: None
+        alone,
+        World(),
+        EventLog(0),
+        lambda n, k, x: states.update({n: x}),
+        lambda n, k, change: None,
+        interrupted,
     )
     answer = states[problem.grid.slices]
     assert solution is not None

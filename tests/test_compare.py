@@ -69,14 +69,31 @@ def test_the_first_entry_is_exact_and_as_long_as_the_walk(given):
     assert (first.measured.error, first.measured.deep, first.measured.evaluations) == (0, 16, 16)
 
 
-@pytest.mark.parametrize(("slices", "steps", "k"), [(4, 4, 2), (8, 8, 3), (5, 3, 5), (6, 1, 3)])
-def test_parareal_on_devices_is_the_bound_or_the_work(slices, steps, k):
-    walk = [steps] * slices
-    assert parareal_on(walk, k, slices, FLAT) == dataflow_bound(walk, [1] * slices, k)
-    work = sum(parareal_on([steps], 1, 1, FAIR) for _ in range(slices))
-    assert parareal_on(walk, 1, 1, FAIR) >= work
-    times = [parareal_on(walk, k, devices, FAIR) for devices in (1, 2, slices)]
-    assert times == sorted(times, reverse=True)
+@pytest.mark.parametrize(("coarse", "shared"), [(1, True), (1, False), (2, False)])
+@pytest.mark.parametrize(("slices", "steps", "k"), [(4, 4, 2), (8, 8, 3), (5, 3, 5), (6, 2, 3)])
+def test_parareal_on_devices_is_the_bound_or_the_work(slices, steps, k, coarse, shared):
+    walks = [steps] * slices, [coarse] * slices
+    bound = dataflow_bound(*walks, k)
+    assert parareal_on(*walks, shared, k, slices, FLAT) == bound
+    assert parareal_on(*walks, shared, k, 10**12, FLAT) == bound
+    fine_solves = sum(min(n + 1, k) for n in range(slices))
+    coarse_solves = sum(min(n, k) + 1 for n in range(slices))
+    more = coarse_solves * coarse - shared * fine_solves
+    assert parareal_on(*walks, shared, k, 1, FAIR) <= fine_solves * steps + more
+    times = [parareal_on(*walks, shared, k, devices, FAIR) for devices in (1, 2, slices)]
+    assert times[0] == max(times)
+
+
+@pytest.mark.parametrize("method", ["window", "paradigms", "piadm"])
+def test_the_stages_of_a_step_follow_one_another(world, given, method):
+    """Also where samples are at different points; the last step of Heun has one stage."""
+    given |= {"solver": "heun", "methods": (method,)}
+    rows = [row for row in compare(Compare(**given), world) if row.name != "sequential"]
+    for row in rows:
+        found = row.measured
+        assert len(found.in_a_row) == found.deep
+        assert sum(found.in_a_row) == found.evaluations
+        assert rounds_on(found.in_a_row, 10**12, FLAT) == found.deep
 
 
 @pytest.mark.parametrize(("starts", "k"), [((0,), 1), ((0, 4, 9), 0), ((0, 4, 9), 1), ((0, 2), 2)])

@@ -85,7 +85,9 @@ def test_the_diagonal_ends_a_slice_in_every_round_after_the_first_slice(exact, s
 
 def test_slices_end_where_no_point_before_their_end_has_moved():
     grid = make_grid(NoiseSchedule.ddpm_linear(), 9, 3, (0, 3, 7, 9))
-    problem = SimpleNamespace(grid=grid, tolerance=0.1, fine=SimpleNamespace(solver=None))
+    problem = SimpleNamespace(
+        grid=grid, tolerance=0.1, half_range=1.0, fine=SimpleNamespace(solver=None)
+    )
     sweep = Blocks(problem, schedule="diagonal", freeze="v", sweeps=None)
     lane = SimpleNamespace(begin=1, tapes=range(8), x=lambda j: torch.zeros(4, 5))
     moved = torch.full((9, 4), 0.09)

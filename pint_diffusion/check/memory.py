@@ -67,6 +67,14 @@ def held(state: int, slices: int, ranks: int) -> int:
     return (STATES_PER_SLICE * math.ceil(slices / ranks) + MORE_STATES) * state
 
 
+def held_of_window(state: int, points: int, history: int) -> int:
+    """Bytes that every rank holds at least of a method in rounds.
+
+    All points of a window, as they were and as they become, and what the network said of each.
+    """
+    return (points * (2 * (1 + history) + 1) + MORE_STATES) * state
+
+
 def peek(spec: str | None) -> tuple[int, tuple[int, ...]]:
     """Bytes of a model's weights and shape of its samples, from its files, nothing loaded.
 
@@ -121,7 +129,8 @@ def memory(facts: Sequence[Facts]) -> Iterator[Finding]:
         found += f"{amount(free)} are free"
         if needed > TIGHT * free:
             level = "fail" if needed > free else "warn"
-            to_do = "take fewer --samples, more hosts, or a rank per slice"
+            to_do = "take fewer --samples; of parareal more hosts, or a rank per slice; of methods "
+            to_do += "in rounds a smaller --window, or more --slices"
             yield Finding("memory", level, found, to_do)  # type: ignore[arg-type]
         else:
             yield Finding("memory", "ok", found)

@@ -1,4 +1,4 @@
-"""The part of the checks that every run makes: one gather, no other message."""
+"""The part of the checks that every run makes: two gathers, no other message."""
 
 from __future__ import annotations
 
@@ -12,12 +12,15 @@ from pint_diffusion.check.devices import missing, network, places, shared_gpus
 from pint_diffusion.check.facts import Facts, collect
 from pint_diffusion.check.finding import Finding
 from pint_diffusion.check.launcher import world_size
-from pint_diffusion.check.memory import held, memory, peek, state_size
+from pint_diffusion.check.memory import held, held_of_window, memory, peek, state_size
 from pint_diffusion.config import Settings
 from pint_diffusion.errors import InputError
+from pint_diffusion.grid import Level, TimeGrid, default_slices, even_bounds
+from pint_diffusion.methods import METHODS
 from pint_diffusion.models.denoiser import Denoiser
 from pint_diffusion.runtime.device import DTYPES
 from pint_diffusion.runtime.world import World
+from pint_diffusion.solvers.setup import find_solver
 
 Judge = Callable[[Sequence[Facts]], Iterator[Finding]]
 
@@ -60,17 +63,38 @@ def quick_check(
     -------
     list of Finding
         Warnings and fails, the same on every rank.
+
+    Raises
+    ------
+    InputError
+        On every rank, if a rank's settings name what there is not.
     """
     weights, shape = (0, denoiser.shape) if denoiser is not None else peek(settings.model)
     dtype = DTYPES[settings.dtype]
-    item = 8 if dtype == torch.float64 else 4
-    alone = max(1, int(settings.steps**0.5)) if world.size == 1 else world.size
-    slices = settings.given_slices or alone
     needed = weights * min(dtype.itemsize, 4) // 4
-    if shape:
-        needed += held(state_size(settings.samples, shape, item), slices, world.size)
+    state = state_size(settings.samples, shape, 8 if dtype == torch.float64 else 4)
+    states = world.agree(lambda: held_of(settings, state, world.size))
+    needed += states if shape else 0
     facts = world.gather(collect(world, settings.device, needed))
     return [finding for finding in judge(facts, quick=True) if finding.level != "ok"]
+
+
+def held_of(settings: Settings, state: int, ranks: int) -> int:
+    """Bytes that a rank of a run holds at least, if a state has so many; nothing is loaded.
+
+    Raises
+    ------
+    InputError
+        If there is no such solver or option.
+    """
+    method = METHODS[settings.method].configured(settings.method, settings.method_options)
+    history = find_solver(settings.solver).history
+    steps = 1 if settings.grid else settings.steps  # the file has its own
+    slices = settings.given_slices or default_slices(steps, ranks if method.sliced else 1)
+    if not method.rounds:
+        return held(state, slices if method.sliced else ranks, ranks)
+    even = TimeGrid((Level(0.0, 0.5),) * (steps + 1), even_bounds(steps, min(slices, steps)))
+    return held_of_window(state, method.columns(even, **method.options), history)
 
 
 def refuse_or_warn(settings: Settings, world: World, denoiser: Denoiser | None = None) -> None:

@@ -140,19 +140,22 @@ def row_of(
     """Add what is counted and not run: barriers, and the time on other device counts."""
     if found is None:
         return Row(entry.name, rule, None, {})
-    steps = try_walk(plan.problem.fine, "fine")
+    problem = plan.problem
+    steps, coarse = try_walk(problem.fine, "fine"), try_walk(problem.coarse, "coarse")
     counts = sorted({*CURVE, *devices})
     if not entry.pipelined:
-        deep = barrier_depth(steps, try_walk(plan.problem.coarse, "coarse"), found.rounds)
+        deep = barrier_depth(steps, coarse, found.rounds)
         return Row(entry.name, rule, dataclasses.replace(found, deep=deep, wall=0.0), {})
     if entry.given["method"] == "sequential":
         return Row(entry.name, rule, found, {p: sum(steps) * costs[1] for p in counts})
     if entry.given["method"] == "parareal":
-        at_slice = plan.problem.placement == "slice"
-        times = {p: parareal_on(steps, found.rounds, p, costs) for p in counts if at_slice}
+        # Elsewhere it is not only slices that are dealt out, or another network has another cost.
+        known = problem.placement == "slice" and problem.coarse_network == 0
+        walks = steps, coarse, problem.evaluates_alike, found.rounds
+        times = {p: parareal_on(*walks, p, costs) for p in counts if known}
     elif entry.given["method"] == "chords":
-        starts = starts_of(plan.problem.grid, **plan.method.options)
+        starts = starts_of(problem.grid, **plan.method.options)
         times = {p: chords_on(starts, sum(steps), found.rounds, p, costs) for p in counts}
     else:
-        times = {p: rounds_on(found.per_round, p, costs) for p in counts}
+        times = {p: rounds_on(found.in_a_row, p, costs) for p in counts}
     return Row(entry.name, rule, found, times)

@@ -22,9 +22,9 @@ def cost_of(costs: Mapping[int, float], evaluations: int) -> float:
     return seconds[-1] * evaluations / sizes[-1]
 
 
-def rounds_on(per_round: Sequence[int], devices: int, costs: Mapping[int, float]) -> float:
-    """Seconds of rounds that follow one another, each of so many evaluations."""
-    return sum(cost_of(costs, ceil(count / devices)) for count in per_round if count)
+def rounds_on(in_a_row: Sequence[int], devices: int, costs: Mapping[int, float]) -> float:
+    """Seconds of sets of evaluations that follow one another, each of so many."""
+    return sum(cost_of(costs, ceil(count / devices)) for count in in_a_row if count)
 
 
 def chords_on(
@@ -40,15 +40,24 @@ def chords_on(
     return rounds_on(active, devices, costs)
 
 
-def parareal_on(steps: Sequence[int], k: int, devices: int, costs: Mapping[int, float]) -> float:
-    """Seconds until u_M^k, slices being dealt out in turn and G sharing F's first evaluation.
+def parareal_on(
+    fine: Sequence[int],
+    coarse: Sequence[int],
+    shared: bool,
+    k: int,
+    devices: int,
+    costs: Mapping[int, float],
+) -> float:
+    """Seconds until u_M^k, slices being dealt out in turn, with their coarse solves.
 
     Every device makes one call after another, each of all evaluations that are ready.
 
     Parameters
     ----------
-    steps : sequence of int, length M
-        Evaluations of a fine solve of each slice.
+    fine, coarse : sequence of int, length M
+        Evaluations of a fine and of a coarse solve of each slice.
+    shared : bool
+        The evaluation of a coarse solve is also the first one of the fine solve.
     k : int
         Iterations.
     devices : int
@@ -56,33 +65,32 @@ def parareal_on(steps: Sequence[int], k: int, devices: int, costs: Mapping[int, 
     costs : mapping
         Evaluations in a call -> seconds.
     """
-    slices = len(steps)
-    ready: list[list[tuple[int, int, int]]] = [[] for _ in range(devices)]
-    busy, arrived = [False] * devices, {}
-    events: list[tuple[float, int, list[tuple[int, int, int]]]] = []
-    coarse: dict[tuple[int, int], float] = {}
-    fine: dict[tuple[int, int], float] = {}
+    slices = len(fine)
+    k, devices = min(k, slices), min(devices, slices)
+    ready: list[list[tuple[int, int, str, int]]] = [[] for _ in range(devices)]
+    busy: list[bool] = [False] * devices
+    arrived: set[tuple[int, int]] = set()
+    solved: set[tuple[str, int, int]] = set()
+    events: list[tuple[float, int, list[tuple[int, int, str, int]]]] = []
 
-    def offer(n: int, j: int, now: float) -> None:
+    def offer(n: int, j: int) -> None:
         """u_n^j is there."""
-        arrived[n, j] = now
-        if n < slices and (j < k or n >= j) and j <= n:
-            ready[n % devices].append((j, n, 0))
+        arrived.add((n, j))
+        if n < slices and j <= n:
+            wanted = ["coarse"] if j == k else ["shared"] if shared else ["coarse", "fine"]
+            ready[n % devices].extend((j, n, kind, 1) for kind in wanted)
 
-    def settle(now: float) -> None:
+    def settle() -> None:
         for n in range(slices):
             for j in range(min(n + 1, k) + 1):
-                if (n + 1, j) in arrived:
-                    continue
-                made = (n, 0) in coarse if j == 0 else (n, j - 1) in fine
-                if j and j <= n:
-                    made = made and (n, j) in coarse
-                if made:
-                    offer(n + 1, j, now)
+                needed = {("fine", n, j - 1)} if j else set()
+                needed |= {("coarse", n, j)} if j <= n else set()
+                if (n + 1, j) not in arrived and needed <= solved:
+                    offer(n + 1, j)
 
     now = 0.0
-    offer(0, 0, now)
-    while (slices, min(k, slices)) not in arrived:
+    offer(0, 0)
+    while (slices, k) not in arrived:
         for device in range(devices):
             if not busy[device] and ready[device]:
                 batch, ready[device] = ready[device], []
@@ -90,12 +98,13 @@ def parareal_on(steps: Sequence[int], k: int, devices: int, costs: Mapping[int, 
                 heapq.heappush(events, (now + cost_of(costs, len(batch)), device, batch))
         now, device, batch = heapq.heappop(events)
         busy[device] = False
-        for j, n, done in batch:
-            if done == 0:
-                coarse[n, j] = now
-            if done + 1 == steps[n]:
-                fine[n, j] = now
-            elif j < k:
-                ready[device].append((j, n, done + 1))
-        settle(now)
+        for j, n, kind, made in batch:
+            if kind == "shared":
+                solved.add(("coarse", n, j))
+                kind = "fine"
+            if made == (fine if kind == "fine" else coarse)[n]:
+                solved.add((kind, n, j))
+            else:
+                ready[device].append((j, n, kind, made + 1))
+        settle()
     return now

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections import Counter
 from dataclasses import dataclass
+from math import inf
 from typing import Any
 
 import numpy as np
@@ -54,8 +55,8 @@ class Measured:
         Of the run; None where it was stopped after so many iterations.
     converged : bool
         By the method's own rule.
-    per_round : list of int
-        Evaluations of each round.
+    in_a_row : list of int
+        Evaluations that can be made at once, for each round and each stage of the solver's step.
     errors : list of float
         Relative L2 errors of the answers after iterations 0, 1, ...
     """
@@ -71,7 +72,7 @@ class Measured:
     mean: float
     tolerance: float | None
     converged: bool
-    per_round: list[int]
+    in_a_row: list[int]
     errors: list[float]
 
 
@@ -142,13 +143,12 @@ class Bench:
             self.truth = told[-1]
         live: Counter[int] = sum(world.gather(held), Counter())
         tallies = world.gather((Tally.of(events, k), events.sent_bytes, counts(events)))
-        per_round = np.zeros(max(len(one) for _, _, one in tallies), dtype=int)
-        for _, _, one in tallies:
-            per_round[: len(one)] += one
+        made = sum((one for _, _, one in tallies), Counter[tuple[int, int]]())
         low, high = problem.stop_rule.data_range
         differences = [(answer - self.truth).double() for answer in told]
         size = float(self.truth.double().norm())
-        errors = [float(difference.norm()) / size for difference in differences]
+        norms = [float(difference.norm()) for difference in differences]
+        errors = [norm / size if size else inf if norm else 0.0 for norm in norms]
         self._done[name] = Measured(
             rounds=k,
             deep=solution.clock.deep,
@@ -161,7 +161,7 @@ class Bench:
             mean=float(differences[-1].abs().mean()) * 255 / (high - low),
             tolerance=problem.tolerance,
             converged=solution.outcome.converged,
-            per_round=per_round.tolist(),
+            in_a_row=[made[key] for key in sorted(made)],
             errors=errors,
         )
         return self._done[name]
@@ -212,11 +212,12 @@ class Bench:
         return dataclasses.replace(found, tolerance=None)
 
 
-def counts(events: EventLog) -> np.ndarray:
-    """Evaluations of this rank in each iteration."""
+def counts(events: EventLog) -> Counter[tuple[int, int]]:
+    """Evaluations of this rank by iteration, and by their place in the step of a column."""
     table = events.table()
-    made = table["iteration"][np.isin(table["kind"], EVALUATION_KINDS)]
-    return np.bincount(made) if len(made) else np.zeros(1, dtype=int)
+    made = table[np.isin(table["kind"], EVALUATION_KINDS)]
+    steps = Counter(zip(made["iteration"].tolist(), made["slice"].tolist(), strict=True))
+    return Counter((k, stage) for (k, _), stages in steps.items() for stage in range(stages))
 
 
 def call_costs(plan: Plan, largest: int) -> dict[int, float]:

@@ -71,7 +71,7 @@ def write_files(rows: Sequence[Row], about: Mapping[str, Any], folder: Path) -> 
     flat = []
     for row in rows:
         found = asdict(row.measured) if row.measured else {}
-        for name in ("per_round", "errors"):
+        for name in ("in_a_row", "errors"):
             found.pop(name, None)
         seconds = {f"seconds_on_{p}": time for p, time in row.on_devices.items()}
         flat.append({"method": row.name, "rule": row.rule, **found, **seconds})

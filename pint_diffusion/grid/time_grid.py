@@ -150,7 +150,7 @@ def grid_of(settings: Settings, schedule: Schedule, ranks: int) -> TimeGrid:
     if grid.slices < ranks:
         raise InputError(
             f"{grid.slices} slices for {ranks} ranks: every rank needs at least one slice, so "
-            "raise --slices or start fewer ranks"
+            "start fewer ranks, or a run with more --slices"
         )
     return grid
 

@@ -71,7 +71,8 @@ def chords(runtime: Runtime, problem: Problem, *, cores: int, starts: tuple[int,
 
     def ask(c: int, i: int) -> Ask:
         """Evaluations before result k + 1 belong to iteration k."""
-        return Ask("fine", c, max(bisect_left(ticks, i - t[c] + c + 1) - 1, 0))
+        k = max(bisect_left(ticks, i - t[c] + c + 1) - 1, 0)
+        return Ask("fine", c, k, place=f"core {c}")
 
     async def core(c: int) -> None:
         if restart:

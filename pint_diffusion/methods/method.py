@@ -67,6 +67,11 @@ class Method:
         """
         return replace(self, options=merge_options("method", name, self.options, given))
 
+    @property
+    def sliced(self) -> bool:
+        """Whether it is slices that ranks own, so that there must be one for each."""
+        return self.columns is slices
+
     def most(self, grid: TimeGrid) -> int:
         """Return the iterations after which the answer is exact."""
         return grid.steps if self.rounds else self.columns(grid, **self.options)

@@ -6,9 +6,9 @@ solver's step made with E, moved from Y to the new states,
 
     Ynew_{m+1} = step(E_m, Ynew_m).
 
-A block has ended when no inner point moved by more than the tolerance, root mean square, or after
-a given number of sweeps; the next one begins at its end. Points that are exact, after k sweeps the
-first k, are not evaluated again.
+A block has ended when no inner point moved by more than the tolerance, root mean square, or, if a
+number of sweeps is given, after these instead; the next one begins at its end. Points that are
+exact, after k sweeps the first k, are not evaluated again.
 
 Diagonal (Zhou & Sugiyama 2024, arXiv 2412.07435): every round one block more begins, at what is
 then the end of the one before, while the blocks before it are still under way. The sweep runs
@@ -44,14 +44,15 @@ class Blocks:
     Parameters
     ----------
     problem : Problem
-        Its tolerance is the greatest change of a point in a block that has ended.
+        Its tolerance is the greatest change of a point in a block that has ended, in half the data
+        range.
     schedule : {"blocks", "diagonal"}
         Whether a block begins when the one before has ended, or a round later than it.
     freeze : {"x0", "eps", "score", "v", "increments"}, optional
         What the network's answer keeps when a state moves; x0 if the solver draws noise, else v.
     sweeps : int, optional
-        Sweeps of every block, whatever moves; on the diagonal at most as many as the first block
-        has points.
+        Sweeps of every block, whatever moves, instead of the tolerance; on the diagonal at most as
+        many as the first block has points.
     """
 
     own = 0
@@ -60,7 +61,7 @@ class Blocks:
         self, problem: Problem, *, schedule: Schedule, freeze: Freeze | None, sweeps: int | None
     ) -> None:
         self.bounds = problem.grid.bounds
-        self.tolerance = problem.tolerance
+        self.tolerance = problem.tolerance * problem.half_range
         self.diagonal = schedule == "diagonal"
         self.slope = SLOPE_OF[freeze or ("x0" if problem.fine.solver.stochastic else "v")]
         self.sweeps = sweeps
@@ -117,17 +118,12 @@ def most_points(grid: TimeGrid, *, schedule: Schedule, **_: Any) -> int:
     return max(end - first for first, end in pairwise(grid.bounds))
 
 
-def check(problem: Problem, *, freeze: Freeze | None, sweeps: int | None, **_: Any) -> None:
-    """Refuse what can't be iterated, or would not be exact where that is asked for."""
+def check(problem: Problem, *, freeze: Freeze | None, **_: Any) -> None:
+    """Refuse to freeze what is no single state."""
     if freeze == "increments" and problem.fine.solver.history:
         raise InputError(
             f"--freeze increments is for one-step solvers, and {problem.fine.name} carries a "
             "history: freeze something else"
-        )
-    if sweeps is not None and problem.tolerance == 0:
-        raise InputError(
-            f"--tolerance 0 asks for the exact answer, and --sweeps {sweeps} ends every block "
-            "before that: give one of the two"
         )
 
 
@@ -135,7 +131,7 @@ PIADM = Method(
     partial(picard, Blocks),
     options={"schedule": "blocks", "freeze": None, "sweeps": None},
     tolerance=1e-3,
-    unit="of the state",
+    unit="of half the data range",
     rounds=True,
     columns=most_points,
     check=check,

@@ -139,7 +139,7 @@ def picard(make: Callable[..., Sweep], runtime: Runtime, problem: Problem, **opt
             state = torch.cat([rows[s][1] for s in group], dim=1)
             past = tuple(state[1 : 1 + walk.carried_at(i)])
             walks[tuple(group)] = walk.of_samples(group).step(Question, state[0], past, i)
-        ask = Ask("fine", max(points), k - 1)
+        ask = Ask("fine", j, k - 1, place=f"round {k}")
         said[j, k] = await evaluate_together(ask, walks, outputs)
 
     async def rounds() -> None:

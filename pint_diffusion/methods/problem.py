@@ -97,6 +97,12 @@ class Problem:
         return self.fine.grid
 
     @property
+    def half_range(self) -> float:
+        """Half the range of clean data, which errors of states may be compared with."""
+        low, high = self.stop_rule.data_range
+        return (high - low) / 2
+
+    @property
     def evaluates_alike(self) -> bool:
         """Whether the only evaluation of G over a slice is also the first one of F."""
         coarse = self.coarse

@@ -15,7 +15,7 @@ Beyond the points evaluated, eps is on the straight line through its last values
 s / (a + s). So what comes new in a window is predicted, not copied.
 
 A step has settled when no state that its network was asked for is further, root mean square, than
-`SHARE` of the tolerance from the state evaluated.
+`SHARE` of the tolerance from the state evaluated, in units of half the data range.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Window:
     Parameters
     ----------
     problem : Problem
-        Its tolerance is about the relative error of the answer.
+        Its tolerance is about the error of the answer, in half the data range.
     window : int
         Most points of a window.
     """
@@ -62,7 +62,7 @@ class Window:
 
     def __init__(self, problem: Problem, *, window: int) -> None:
         self.window = window
-        self.settled = SHARE * problem.tolerance
+        self.settled = SHARE * problem.tolerance * problem.half_range
         self.fitted = max(2, problem.grid.steps // STRETCH)
 
     def stop(self, begin: int) -> int:
@@ -188,7 +188,7 @@ WINDOW = Method(
     partial(picard, Window),
     options={"window": 32},
     tolerance=1e-3,
-    unit="of the sample",
+    unit="of half the data range",
     rounds=True,
     columns=points,
 )

@@ -105,13 +105,14 @@ def _warnings(record: RunRecord) -> list[str]:
     facts = record.facts
     if not _converged(record):
         missed = int((record.stopped_at == 0).sum())
+        k, instead = int(facts["iterations"]), " or --tolerance"
         did = f"never changed by less than {facts['tolerance']:g} {facts['unit']}"
         if facts["rounds"]:
-            did = f"did not reach step {record.bounds[-1]}"
+            did, instead = f"did not reach step {record.bounds[-1]}", ""
         lines.append(
-            f"*** NOT CONVERGED after {facts['iterations']} {_unit(record)}: {missed} of "
+            f"*** NOT CONVERGED after {k} {_unit(record, k)}: {missed} of "
             f"{_samples(len(record.samples))} {did}."
-            f"\n*** Raise --max-iterations ({facts['most']} are always enough) or --tolerance."
+            f"\n*** Raise --max-iterations ({facts['most']} are always enough){instead}."
         )
     return lines
 
@@ -172,14 +173,18 @@ def _solvers(record: RunRecord) -> str:
 
 def _how_it_stopped(record: RunRecord) -> list[tuple[str, str]]:
     facts = record.facts
-    k = int(facts["iterations"])
+    k, sweeps = int(facts["iterations"]), record.config.get("sweeps")
     if not len(record.change):
         return []
     if facts.get("exact"):
-        ending = f"exact after {k} {_unit(record)}"
+        ending = f"exact after {k} {_unit(record, k)}"
+    elif not facts["converged"]:
+        ending = "NOT CONVERGED"
     else:
-        ending = "converged" if facts["converged"] else "NOT CONVERGED"
+        ending = f"done, {sweeps} sweeps of every slice" if sweeps else "converged"
     tolerance = f"{facts['tolerance']:g} {facts['unit']}"
+    if sweeps:
+        tolerance = "none, slices ended after their sweeps"
     change = f"{record.change[-1].max():.3g} {facts['unit']} (worst sample), tolerance {tolerance}"
     rows = [
         (_unit(record), f"{k}, {ending}"),
@@ -228,8 +233,9 @@ def is_parareal(record: RunRecord) -> bool:
     return bool(record.facts.get("method", record.config["method"]) == "parareal")
 
 
-def _unit(record: RunRecord) -> str:
-    return "rounds" if record.facts["rounds"] else "iterations"
+def _unit(record: RunRecord, count: int = 2) -> str:
+    one = "round" if record.facts["rounds"] else "iteration"
+    return one if count == 1 else f"{one}s"
 
 
 def is_resumed(record: RunRecord) -> bool:

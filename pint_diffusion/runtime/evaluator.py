@@ -96,8 +96,9 @@ class Evaluator:
             )
         rows = list(output.to(self.state_dtype).split(sizes))
         if not finite(output):
-            bad = next(r for r, o in zip(requests, rows, strict=True) if not finite(o))
-            raise NetworkError(f"the network returned NaN or infinity at {self._place(bad)}")
+            bad, out = next((r, o) for r, o in zip(requests, rows, strict=True) if not finite(o))
+            row = next(row for row, one in enumerate(out) if not finite(one))
+            raise NetworkError(f"the network returned NaN or infinity at {self._place(bad, row)}")
         return [
             predict(kind, request.x, out, rows_alpha_bar)._replace(output=out)
             for request, out, rows_alpha_bar in zip(
@@ -116,11 +117,10 @@ class Evaluator:
     def _rows(self, values: list[float]) -> Tensor:
         return torch.tensor(values, dtype=torch.float64).to(self.device)
 
-    def _place(self, request: EvaluateRequest) -> str:
-        return (
-            f"slice {request.ask.n}, iteration {request.ask.k}, "
-            f"step {step_index(self.grid, request.levels[0])}"
-        )
+    def _place(self, request: EvaluateRequest, row: int = 0) -> str:
+        ask = request.ask
+        place = ask.place or f"slice {ask.n}, iteration {ask.k}"
+        return f"{place}, step {step_index(self.grid, request.levels[row])}"
 
 
 def finite(x: Tensor) -> bool:

@@ -65,12 +65,14 @@ class Ask:
     kind : {"fine", "coarse", "shared"}
         What the evaluations are for.
     n, k : int
-        Slice and iteration they belong to; older iterations are served first.
+        Column and iteration they belong to; older iterations are served first.
     network : int
         Which of the run's networks is evaluated; a call is of one network.
     meet : (Level, TakeRequest), optional
         The evaluation at this level had better share a network call with the one that the value
         sets off, if that value is about to arrive from another rank.
+    place : str, optional
+        What error messages call n and k, if not slice and iteration.
     """
 
     kind: str
@@ -78,6 +80,7 @@ class Ask:
     k: int
     network: int = 0
     meet: tuple[Level, TakeRequest] | None = None
+    place: str | None = None
 
     def __call__(self, x: Tensor, level: Level) -> EvaluateRequest:
         """Ask for what the network sees in states ``x`` (S, *shape) at ``level``."""
