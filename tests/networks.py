@@ -68,6 +68,11 @@ def fast(device, dtype):
     return Contraction()
 
 
+def zeros(device, dtype):
+    """Sees nothing in anything."""
+    return Contraction(lambda calls, out: 0 * out)
+
+
 def large(device, dtype):
     """States of 16 KB per sample."""
     network = Contraction()

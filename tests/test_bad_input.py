@@ -61,6 +61,10 @@ CASES = {
     ),
     "fewer steps than slices": (lambda f: ["--steps", 4, "--slices", 8], "--steps"),
     "no slices": (lambda f: ["--slices", 0], "--slices"),
+    "more steps than can be": (lambda f: ["--steps", 10**12], "--steps"),
+    "two ends of a slice": (
+        lambda f: ["--method", "piadm", "--sweeps", 2, "--tolerance", 0.1], "give one of the two"
+    ),
     "no samples": (lambda f: ["--samples", 0], "--samples"),
     "bounds that fall": (lambda f: ["--bounds", "0,9,5,20,64"], "boundaries"),
     "bounds and slices that differ": (lambda f: ["--bounds", "0,9,64", "--slices", 8], "bounds"),

@@ -15,8 +15,8 @@ from pint_diffusion.check import clocks, command, files, gpu_aware, messages, ta
 from pint_diffusion.check.command import check, load
 from pint_diffusion.check.facts import Facts, Network, collect
 from pint_diffusion.check.finding import Finding, table
-from pint_diffusion.check.memory import free_memory, peek
-from pint_diffusion.check.quick import judge, quick_check, refuse_or_warn
+from pint_diffusion.check.memory import free_memory, held_of_window, peek
+from pint_diffusion.check.quick import held_of, judge, quick_check, refuse_or_warn
 from pint_diffusion.check.settings import Check
 from pint_diffusion.check.talk import Silence, Talk
 from pint_diffusion.config import Settings
@@ -279,6 +279,24 @@ def test_check_counts_the_memory_of_the_slices(world, mixture_file, capfd):
     assert check(given, lambda _: world) == 2
     if world.rank == 0:
         assert row(capfd.readouterr().out, "memory")[0] == "fail"
+
+
+@pytest.mark.parametrize(
+    ("given", "points"),
+    [
+        ({"method": "window", "window": 10}, 10),
+        ({"method": "window", "window": 500}, 200),
+        ({"method": "parataa"}, 100),
+        ({"method": "piadm", "slices": 8}, 25),
+        ({"method": "piadm", "schedule": "diagonal"}, 200),
+    ],
+)
+@pytest.mark.parametrize(("solver", "history"), [("ddim", 0), ("dpmpp_2m", 1)])
+def test_every_rank_holds_the_points_of_a_window(given, points, solver, history):
+    settings = Settings(steps=200, solver=solver, **given)
+    wanted = held_of_window(7, points, history)
+    assert [held_of(settings, 7, ranks) for ranks in (1, 4)] == [wanted, wanted]
+    assert wanted > 7 * points * (2 + history)
 
 
 def test_states_that_hardly_fit(rank):

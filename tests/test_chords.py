@@ -44,6 +44,12 @@ def results(done):
     return done.boundary[:, -1]
 
 
+def test_it_is_cores_that_ranks_own_and_not_slices(world, exact):
+    done = run(world, **exact, slices=1)
+    walk = run(World(), **(exact | SEQUENTIAL))
+    assert torch.equal(done.answer, walk.answer)
+
+
 @pytest.mark.parametrize(
     "choice",
     [*({"solver": solver} for solver in JUMPING), {"solver": "euler_ancestral", "eta": 0.0}],

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+from math import inf
+from pathlib import Path
 
 import pytest
 
@@ -57,11 +59,23 @@ def test_an_entry_has_the_placement_in_its_name(given, placement):
     assert drawn == {"SRDS, not pipelined": False, "SRDS, root": False, "SRDS, slice": True}
 
 
-def test_settings_are_printed_and_nothing_is_run(given, capfd):
+def test_settings_are_printed_and_read_back_and_nothing_is_run(given, tmp_path, capfd):
     flags = ["--model", given["model"], "--out", str(given["out"]), "--print-config"]
-    assert main(["compare", *flags]) == 0
-    assert "target: 0.001" in capfd.readouterr().out
+    assert main(["compare", *flags, "--target", "0.02", "--methods", "srds", "--devices", "3"]) == 0
+    told = capfd.readouterr().out
+    assert "target: 0.02" in told
+    (tmp_path / "told.yaml").write_text(told)
+    assert main(["compare", "--config", str(tmp_path / "told.yaml"), "--print-config"]) == 0
+    assert capfd.readouterr().out == told
     assert not given["out"].exists()
+
+
+def test_an_answer_of_zeros_can_be_compared_with(given, capfd):
+    """There is no relative error but 0 and infinity."""
+    body = Path(__file__).with_name("networks.py")
+    rows = compare(Compare(**given | {"model": f"{body}:zeros", "methods": ("window",)}), World())
+    errors = {row.measured.error for row in rows if row.rule == "own"}
+    assert errors <= {0, inf}
 
 
 def test_the_first_entry_is_exact_and_as_long_as_the_walk(given):

@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 from launch import launch, ranks_of, start
 
+from pint_diffusion.cli import main
+
 NETWORKS = Path(__file__).with_name("networks.py")
 RUN = ["--steps", 32, "--slices", 8, "--samples", 2, "--tolerance", 1e-12]
 
@@ -57,6 +59,20 @@ def test_a_network_that_calls_exit_does_not_end_a_run_as_if_it_were_done(tmp_pat
 
 
 @pytest.mark.alone
+@pytest.mark.parametrize(
+    ("method", "place"),
+    [("window", r"round 3, step \d+$"), ("chords", r"core \d, step \d+$")],
+)
+def test_nan_is_placed_in_the_words_of_the_method(tmp_path, capfd, method, place):
+    """The 12th call of one evaluation; of a window of 4 points that is in round 3."""
+    given = ["--model", f"{NETWORKS}:nan_late", "--steps", 32, "--samples", 2, "--method", method]
+    given += ["--batching", "off", "--out", tmp_path / "out", "--tolerance", 0]
+    given += ["--window", 4] if method == "window" else ["--cores", 4]
+    assert main(["sample", *map(str, given)]) == 4
+    said = capfd.readouterr().err.splitlines()[-1]
+    assert re.search(f"the network returned NaN or infinity at {place}", said), said
+
+
 def test_an_exception_on_one_rank_ends_all_with_the_cause_printed_once(tmp_path):
     ended = sample("raises", tmp_path / "out")
     assert ended.code == 1, ended

@@ -13,6 +13,7 @@ import pytest
 from launch import launch, ranks_of, start
 
 from pint_diffusion.cli import main
+from pint_diffusion.report.inspection import inspect_run
 from pint_diffusion.store.manifest import Manifest
 from pint_diffusion.store.master import read_run
 from pint_diffusion.store.part import PartName
@@ -88,6 +89,50 @@ def test_a_signal_ends_every_rank_with_code_75_and_the_run_goes_on(
     ended = resume(tmp_path / "run", ranks=again)
     assert ended.code == 0, ended
     check(tmp_path / "run", undisturbed)
+
+
+@pytest.mark.alone
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_a_signal_while_the_sequential_sampler_verifies_ends_a_run_that_is_finished(
+    tmp_path, ranks
+):
+    """Every rank hears it: those that wait for rank 0 too."""
+    given = ["sample", "--model", f"{EMULATED}:factory", "--steps", 100, "--samples", 2, "--verify"]
+    given += ["--method", "window", "--window", 100, "--tolerance", 100, "--batching", "auto"]
+    process = begin(tmp_path / "run", [*given, "--out", tmp_path / "run"], ranks)
+    deadline = time.monotonic() + 60
+    while inspect_run(tmp_path / "run").facts.get("iterations", 0) < 1:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    time.sleep(0.5)
+    for rank in ranks_of(tmp_path / "run"):
+        os.kill(rank, signal.SIGUSR1)
+    code, said = finish(process)
+    assert code == 0, said
+    assert "a signal ended the sequential sampler of --verify" in said
+    record = read_run(tmp_path / "run")
+    assert record.facts["status"] == "finished"
+    assert record.sequential is None
+
+
+@pytest.mark.parametrize(
+    ("given", "named"),
+    [
+        (["--tolerance", 0.01], "--tolerance is 0.01, but the run in {} has 0.1"),
+        (["--tolerance", 0.1], None),
+    ],
+)
+def test_of_a_method_in_rounds_the_tolerance_stays(tmp_path, monkeypatch, capfd, given, named):
+    monkeypatch.setenv("EMULATED_MS", "0")
+    run = ["--model", f"{EMULATED}:factory", "--steps", 24, "--samples", 2]
+    run += ["--method", "paradigms", "--window", 4, "--max-iterations", 2]
+    folder = tmp_path / "run"
+    assert main(["sample", *map(str, [*run, "--out", folder])]) == 3
+    said = capfd.readouterr().out
+    assert "(24 are always enough)." in said
+    code = main(["resume", str(folder), "--max-iterations", "24", *map(str, given)])
+    assert code == (2 if named else 0)
+    assert (named or "").format(folder) in capfd.readouterr().err
 
 
 @pytest.mark.timeout(900)
@@ -169,6 +214,9 @@ def test_a_run_with_no_whole_iteration_begins_anew(part_way, undisturbed):
         (["--dtype", "float64"], "--dtype is float64, but the run"),
         (["--model", "gmm:nowhere.npz"], "--model is gmm:nowhere.npz, but the run"),
         (["--nonsense"], "--nonsense"),
+        (["--out", "elsewhere"], "takes no --out"),
+        (["--force"], "takes no --force"),
+        (["--config", "nowhere.yaml"], "takes no --config"),
     ],
     ids=str,
 )
