@@ -36,7 +36,7 @@ def contenders(steps, devices):
     blocks = {"method": "piadm", "schedule": "blocks", "slices": -(-steps // devices)}
     yield "piadm", Entry("PIADM", blocks)
     yield "piadm", Entry("PIADM, diagonal", {"method": "piadm", "schedule": "diagonal"})
-    for slices in {size, min(size, isqrt(steps))}:
+    for slices in sorted({size, *(min(size, isqrt(k * steps)) for k in range(1, 5))}):
         given = {"method": "parareal", "placement": "slice", "slices": slices}
         yield "srds", Entry("SRDS", given, "iterations")
 
