@@ -107,10 +107,11 @@ def draw(rows: Sequence[Row], steps: int, target: float, path: Path) -> None:
         style: dict[str, Any] = {"marker": marker, "label": name, "color": f"C{len(left.lines)}"}
         work = [found.evaluations for _, found, _ in entries]
         left.plot(work, [found.deep for _, found, _ in entries], linestyle="none", **style)
-        for rest, found, _ in entries:
+        for i, (rest, found, _) in enumerate(entries):
             at = (found.evaluations, found.deep)
             text = rest.removesuffix(" points").removesuffix(" cores")
-            left.annotate(text, at, (4, 4), textcoords="offset points", fontsize=7)
+            beside, side = ((-3, -11), "right") if i % 2 else ((4, 4), "left")
+            left.annotate(text, at, beside, textcoords="offset points", fontsize=7, ha=side)
         counts = sorted({devices for *_, times in entries for devices in times})
         best = [
             min(times[devices] for *_, times in entries if devices in times) for devices in counts
