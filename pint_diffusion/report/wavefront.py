@@ -256,7 +256,7 @@ def _draw_legend(
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
-    kinds = set(np.unique(events["kind"]))
+    kinds, rounds = set(np.unique(events["kind"])), record.facts["rounds"]
     e = events[np.isin(events["kind"], EVALUATION_KINDS)]
     handles: list[Any] = []
     colours = _colours(e) if e.size else np.empty((0, 3))
@@ -264,7 +264,8 @@ def _draw_legend(
     bar = present.size > _MANY
     for k in present:
         if k < 0 or not bar:
-            label = f"iteration k = {k}" if k >= 0 else "no iteration"
+            label = f"round {k + 1}" if rounds else f"iteration k = {k}"
+            label = label if k >= 0 else "no iteration"
             handles.append(Patch(facecolor=colours[k + 1], label=label))
     names = ("fine evaluation", "coarse evaluation", "fine + coarse at once")
     for kind, name in zip(EVALUATION_KINDS, names, strict=True):
@@ -280,7 +281,9 @@ def _draw_legend(
         if kind in kinds:
             handles.append(Patch(facecolor=_STRIPS[kind][1], label=f"{name} (lower edge)"))
     if axes.texts:
-        handles.append(Line2D([], [], ls="", marker="$n$", color="k", label="number: slice"))
+        column = "point" if rounds else "slice"
+        column = {"chords": "core"}.get(record.facts["method"], column)
+        handles.append(Line2D([], [], ls="", marker="$n$", color="k", label=f"number: {column}"))
     look = {"borderaxespad": 0, "frameon": False, "handlelength": 1.6, "handleheight": 1.1}
     axes.legend(handles=handles, loc="upper left", bbox_to_anchor=(1.01, 1.0), fontsize=8, **look)
     if bar:
@@ -293,4 +296,9 @@ def _draw_legend(
         norm = BoundaryNorm(np.arange(last + 2) - 0.5, last + 1)
         mappable = ScalarMappable(norm, ListedColormap(colours[1 : last + 2]))
         ticks = np.unique(np.linspace(0, last, 6).astype(int))
-        figure.colorbar(mappable, cax=cax, ticks=ticks.tolist(), label="iteration k")
+        figure.colorbar(
+            mappable,
+            cax=cax,
+            ticks=ticks.tolist(),
+            label="round k + 1" if rounds else "iteration k",
+        )
