@@ -77,7 +77,7 @@ def test_a_run_that_did_not_end_well(mixture_file, tmp_path, capsys, monkeypatch
     """Its master file as it is before the first iteration."""
     monkeypatch.setattr(
         "pint_diffusion.job.solve_and_watch",
-        lambda plan, world, events, folder, verify: stop(folder, state),
+        lambda plan, world, events, folder, *given: stop(folder, state),
     )
     given = ["--model", f"gmm:{mixture_file}", *GIVEN, "--out", str(tmp_path / "run")]
     assert main(["sample", *given]) == 75
