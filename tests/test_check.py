@@ -400,7 +400,7 @@ def test_messages_that_do_not_arrive(monkeypatch, hurried):
 def test_a_rank_that_does_not_answer_is_named_and_all_end():
     act = (
         "import os, sys, time; from pint_diffusion.check import command, talk; "
-        "talk.PATIENCE = 1.0; late = os.environ['PMI_RANK'] == '2'; "
+        "talk.PATIENCE = 4.0; late = os.environ['PMI_RANK'] == '2'; "
         "command.clocks = lambda *_: time.sleep(100) if late else []; "
         "from pint_diffusion.cli import main; sys.exit(main(['check']))"
     )
