@@ -160,6 +160,23 @@ def test_a_window_of_one_is_ddim(world, exact):
     assert done.outcome.iterations == 12
 
 
+@pytest.mark.parametrize("scale", [1, 0.01])
+@pytest.mark.parametrize(
+    "given",
+    [{"method": "window", "window": 8}, {"method": "piadm"}],
+    ids=lambda given: given["method"],
+)
+def test_the_error_is_a_share_of_the_data_range(tmp_path, given, scale):
+    draw = np.random.default_rng(3)
+    means, variances = draw.uniform(-1, 1, (5, 12)), draw.uniform(0.01, 0.1, 5)
+    arrays = {"means": scale * means, "variances": scale**2 * variances}
+    file = tmp_path / "mixture.npz"
+    np.savez(file, **arrays, weights=np.full(5, 0.2), data_range=[-scale, scale])
+    given = given | {"model": f"gmm:{file}", "steps": 100, "samples": 4, "tolerance": 1e-3}
+    done, walk = run(World(), **given), run(World(), **sequential(given))
+    assert 0 < (done.answer - walk.answer).square().mean().sqrt() <= 2e-3 * scale
+
+
 def test_a_slow_sample_does_not_hold_the_batch(world, exact):
     """What a sample does is the same beside others, and they end in rounds of their own."""
     given = exact | {"method": "paradigms", "steps": 40, "samples": 8, "tolerance": 0.02}
