@@ -18,7 +18,7 @@ from pathlib import Path
 from pint_diffusion.compare.entries import Entry
 from pint_diffusion.compare.measure import Bench
 from pint_diffusion.compare.settings import Compare
-from pint_diffusion.config import parse_over_file
+from pint_diffusion.flags import parse_over_file
 from pint_diffusion.runtime.device import set_threads
 from pint_diffusion.runtime.world import World
 

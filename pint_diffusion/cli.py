@@ -7,15 +7,16 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from pydantic import Field
 from pydantic_settings import CliPositionalArg, SettingsConfigDict
 
 from pint_diffusion.check.settings import Check
 from pint_diffusion.compare.settings import Compare
-from pint_diffusion.config import Run, Settings, parse_over_file, parse_run
+from pint_diffusion.config import Settings, parse_run
 from pint_diffusion.errors import EXIT_NOT_CONVERGED, InputError, PintError
-from pint_diffusion.flags import FromCommandLine, parse
+from pint_diffusion.flags import FromCommandLine, parse, parse_over_file
 from pint_diffusion.grid_command import GridSettings, grid_table, make_grid_file
 from pint_diffusion.models import check_spec
 from pint_diffusion.runtime.world import World, open_world, read_launcher
@@ -40,6 +41,8 @@ MPI launcher: mpiexec -n 4 pint-diffusion sample ...
 exit codes: 0 done, 1 failed, 2 bad input, 3 tolerance not reached, 4 network returned NaN or the
 wrong shape, 75 interrupted by a signal and can be resumed
 """
+
+Run = TypeVar("Run", bound=Settings)
 
 
 class Export(FromCommandLine):

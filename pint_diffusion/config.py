@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, TypeVar
+from typing import Any, Literal, TypeAlias
 
 import yaml
 from pydantic import Field, PositiveInt, field_validator, model_validator
 from pydantic_settings import SettingsConfigDict
 
-from pint_diffusion.flags import FromCommandLine, parse, read_yaml
+from pint_diffusion.flags import OWN_FLAGS, FromCommandLine, parse_over_file
 
-Run = TypeVar("Run", bound="Settings")
-_OWN_FLAGS = ("config", "print_config")
 SPACING_OPTIONS = (
     *("spacing", "whole_timesteps", "sigma_min", "sigma_max", "rho", "shift", "final"),
 )
@@ -333,19 +331,10 @@ class Settings(FromCommandLine):
 
     def to_yaml(self) -> str:
         """Every setting as YAML, to be read back by ``--config``."""
-        left_out = {*_OWN_FLAGS, *(("steps",) if self.grid else ())}  # the grid file has its own N
+        left_out = {*OWN_FLAGS, *(("steps",) if self.grid else ())}  # the grid file has its own N
         return yaml.safe_dump(self.model_dump(mode="json", exclude=left_out), sort_keys=False)
 
 
 def parse_run(arguments: Sequence[str]) -> Settings:
     """Read the settings of a run: defaults, then the YAML file, then flags."""
     return parse_over_file(Settings, arguments)
-
-
-def parse_over_file(kind: type[Run], arguments: Sequence[str]) -> Run:
-    """Read settings of a kind: defaults, then the YAML file, then flags."""
-    settings = parse(kind, arguments)
-    if settings.config is None:
-        return settings
-    known = [name for name in kind.model_fields if name not in _OWN_FLAGS]
-    return parse(kind, arguments, **read_yaml(settings.config, known))

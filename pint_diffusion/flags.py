@@ -20,6 +20,9 @@ from pint_diffusion.errors import InputError
 
 Parsed = TypeVar("Parsed", bound="FromCommandLine")
 
+OWN_FLAGS = ("config", "print_config")
+"""Settings that are about how settings are read, and stand in no file of them."""
+
 
 class FromCommandLine(BaseSettings):
     """Settings that are read from flags, and never from environment variables."""
@@ -62,6 +65,22 @@ def parse(kind: type[Parsed], arguments: Sequence[str], **given: Any) -> Parsed:
         raise InputError(f"{reason}; see {_help(kind)}") from None
     except ValidationError as error:
         raise InputError(_sentence(error, kind, given)) from None
+
+
+def parse_over_file(kind: type[Parsed], arguments: Sequence[str]) -> Parsed:
+    """Read settings of a kind: defaults, then the YAML file of ``--config``, then flags.
+
+    Raises
+    ------
+    InputError
+        One sentence about the first thing that is wrong.
+    """
+    settings = parse(kind, arguments)
+    file: Path | None = getattr(settings, "config", None)
+    if file is None:
+        return settings
+    known = [name for name in kind.model_fields if name not in OWN_FLAGS]
+    return parse(kind, arguments, **read_yaml(file, known))
 
 
 def _help(kind: type[FromCommandLine]) -> str:

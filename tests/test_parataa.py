@@ -13,8 +13,9 @@ from runs import run
 from pint_diffusion.config import Settings
 from pint_diffusion.errors import InputError
 from pint_diffusion.grid import Level
+from pint_diffusion.grid.level import noise_into
 from pint_diffusion.job import run_job
-from pint_diffusion.methods.parataa import Anderson, noise_into
+from pint_diffusion.methods.parataa import Anderson
 from pint_diffusion.methods.warm_start import trajectory
 from pint_diffusion.models.denoiser import Prediction, predict
 from pint_diffusion.runtime.world import World

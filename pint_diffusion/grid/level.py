@@ -53,3 +53,8 @@ def ou_clock(sigma: float) -> float:
     if time >= 1:
         return time
     return 1 + log(time) if time else -inf
+
+
+def noise_into(here: Level, there: Level) -> float:
+    """Standard deviation of the noise that DDPM adds in a step: that of DDIM with eta = 1."""
+    return there.s / here.s * sqrt(1 - here.alpha_bar / there.alpha_bar)

@@ -16,6 +16,11 @@ def slices(grid: TimeGrid, **_: Any) -> int:
     return grid.slices
 
 
+def points(grid: TimeGrid, *, window: int, **_: Any) -> int:
+    """Columns of a method whose checkpoint is a state for every point of a window."""
+    return min(window, grid.steps)
+
+
 def takes_all(problem: Problem, **_: Any) -> None:
     """Refuse nothing."""
 

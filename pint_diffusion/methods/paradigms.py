@@ -18,15 +18,14 @@ from __future__ import annotations
 
 from functools import partial
 from itertools import pairwise
-from math import sqrt
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from pint_diffusion.errors import InputError
-from pint_diffusion.grid import Level, TimeGrid
-from pint_diffusion.methods.method import Method
+from pint_diffusion.grid.level import noise_into
+from pint_diffusion.methods.method import Method, points
 from pint_diffusion.methods.picard import picard
 from pint_diffusion.methods.problem import Problem
 from pint_diffusion.methods.tape import Lane
@@ -74,11 +73,6 @@ class ParaDiGMS:
         return states + states[-1:] * more, done.tolist()
 
 
-def noise_into(here: Level, there: Level) -> float:
-    """Standard deviation of the noise that DDPM adds in a step: that of DDIM with eta = 1."""
-    return there.s / here.s * sqrt(1 - here.alpha_bar / there.alpha_bar)
-
-
 def refuse_history(problem: Problem, **_: Any) -> None:
     """Refuse a multistep solver: what is carried is not a sum of increments."""
     if problem.fine.solver.history:
@@ -86,11 +80,6 @@ def refuse_history(problem: Problem, **_: Any) -> None:
             f"--method paradigms adds up the steps of a one-step solver, and {problem.fine.name} "
             "carries a history: take another solver or method"
         )
-
-
-def points(grid: TimeGrid, *, window: int, **_: Any) -> int:
-    """Columns of a method whose checkpoint is a state for every point of a window."""
-    return min(window, grid.steps)
 
 
 PARADIGMS = Method(

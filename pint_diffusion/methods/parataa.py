@@ -31,8 +31,8 @@ import torch
 from torch import Tensor
 
 from pint_diffusion.errors import InputError
-from pint_diffusion.methods.method import Method
-from pint_diffusion.methods.paradigms import noise_into, points
+from pint_diffusion.grid.level import noise_into
+from pint_diffusion.methods.method import Method, points
 from pint_diffusion.methods.picard import picard
 from pint_diffusion.methods.problem import Problem
 from pint_diffusion.methods.tape import Lane

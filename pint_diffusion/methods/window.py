@@ -28,8 +28,7 @@ import torch
 from torch import Tensor
 
 from pint_diffusion.grid import Level
-from pint_diffusion.methods.method import Method
-from pint_diffusion.methods.paradigms import points
+from pint_diffusion.methods.method import Method, points
 from pint_diffusion.methods.picard import picard
 from pint_diffusion.methods.problem import Problem
 from pint_diffusion.methods.tape import Lane, Tape

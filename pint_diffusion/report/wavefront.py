@@ -281,8 +281,7 @@ def _draw_legend(
         if kind in kinds:
             handles.append(Patch(facecolor=_STRIPS[kind][1], label=f"{name} (lower edge)"))
     if axes.texts:
-        column = "point" if rounds else "slice"
-        column = {"chords": "core"}.get(record.facts["method"], column)
+        column = "core" if record.facts["method"] == "chords" else "point" if rounds else "slice"
         handles.append(Line2D([], [], ls="", marker="$n$", color="k", label=f"number: {column}"))
     look = {"borderaxespad": 0, "frameon": False, "handlelength": 1.6, "handleheight": 1.1}
     axes.legend(handles=handles, loc="upper left", bbox_to_anchor=(1.01, 1.0), fontsize=8, **look)

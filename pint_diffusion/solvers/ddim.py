@@ -7,6 +7,7 @@ from math import exp, sqrt
 import numpy as np
 from torch import Tensor
 
+from pint_diffusion.grid.level import noise_into
 from pint_diffusion.solvers.solver import Evaluate, Stride
 
 
@@ -31,7 +32,7 @@ async def ddim(evaluate: Evaluate, x: Tensor, stride: Stride, *, eta: float) -> 
     x0, eps = (await evaluate(x, here))[:2]
     if eta == 0:
         return (there.a * x0).add_(there.s * eps)
-    c = eta * there.s / here.s * sqrt(1 - here.alpha_bar / there.alpha_bar)
+    c = eta * noise_into(here, there)
     x = there.a * x0 + sqrt(max(there.s**2 - c * c, 0.0)) * eps
     return x + c * stride.noise() if c else x
 
