@@ -30,11 +30,11 @@ test-mpi: $(VENV)/.made-test
 
 # 200 kills at random moments, each followed by a resume, which is killed too or let go on.
 kills: $(VENV)/.made-test
-	KILLS=200 timeout --kill-after=10 7200 $(BIN)/python -m pytest -q tests/test_resume.py -k killed
+	KILLS=200 timeout --kill-after=10 7200 $(BIN)/python -m pytest -q tests/system/test_resume.py -k killed
 
 # 100000 changed files, read in processes of their own.
 fuzz: $(VENV)/.made-test
-	FUZZ=100000 timeout --kill-after=10 7200 $(BIN)/python -m pytest -q -s tests/test_fuzz.py
+	FUZZ=100000 timeout --kill-after=10 7200 $(BIN)/python -m pytest -q -s tests/system/test_fuzz.py
 
 lint: $(VENV)/.made-test
 	$(BIN)/ruff check .

@@ -18,12 +18,12 @@ import time
 import numpy as np
 import torch
 
-from pint_diffusion.convergence import Outcome
+from pint_diffusion.numerics.convergence import Outcome
 from pint_diffusion.runtime.events import EventLog
-from pint_diffusion.runtime.mpi import MpiTransport
 from pint_diffusion.runtime.requests import Layout
 from pint_diffusion.runtime.scheduler import Runtime
-from pint_diffusion.runtime.watchdog import Watchdog
+from pint_diffusion.runtime.transports.mpi import MpiTransport
+from pint_diffusion.runtime.transports.watchdog import Watchdog
 from pint_diffusion.runtime.world import World, open_world
 
 EVALUATION = 0.05

@@ -101,11 +101,12 @@ def flags(placement: str, out: Path) -> list[str]:
 
 def without_files(arguments: list[str]) -> None:
     """Make the run of some flags on this rank and write nothing; rank 0 prints its wall time."""
-    from pint_diffusion.config import parse_run
+    from pint_diffusion.build.plan import make_plan
+    from pint_diffusion.run import solve, warm_up
     from pint_diffusion.runtime.device import keep_memory, set_threads
     from pint_diffusion.runtime.events import EventLog
     from pint_diffusion.runtime.world import open_world
-    from pint_diffusion.sampling import make_plan, solve, warm_up
+    from pint_diffusion.settings.run import parse_run
 
     world, settings = open_world("mpi"), parse_run(arguments)
     set_threads(1, False, 1, 1)
@@ -140,7 +141,7 @@ def measure(hosts, placement: str, side: int, files: bool) -> float:
 def main(rounds: int) -> None:
     """Measure and print."""
     sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-    from hosts import Hosts
+    from helpers.hosts import Hosts
 
     bound = (ITERATIONS * LENGTH + SLICES - ITERATIONS) * SECONDS
     with Hosts(COUNT, DELAY, RATE, before=FIRST) as hosts:

@@ -13,10 +13,11 @@ import sys
 
 import torch
 
-from pint_diffusion.config import Settings, parse_run
+from pint_diffusion.build.plan import make_plan
+from pint_diffusion.run import solve, solve_sequentially
 from pint_diffusion.runtime.events import EventLog
 from pint_diffusion.runtime.world import World
-from pint_diffusion.sampling import make_plan, solve, solve_sequentially
+from pint_diffusion.settings.run import Settings, parse_run
 
 CHOICES = {
     "plain fixed point": (1, 1),

@@ -19,11 +19,12 @@ import numpy as np
 import torch
 from scipy.stats import wasserstein_distance
 
-from pint_diffusion.config import Settings
+from pint_diffusion.build.plan import make_plan
 from pint_diffusion.models.mixture import GaussianMixture
+from pint_diffusion.run import solve, solve_sequentially
 from pint_diffusion.runtime.events import EventLog
 from pint_diffusion.runtime.world import World
-from pint_diffusion.sampling import make_plan, solve, solve_sequentially
+from pint_diffusion.settings.run import Settings
 
 SOLVERS = {"SDE": "ou_sde", "ODE": "ou_ode"}
 

@@ -12,10 +12,11 @@ import csv
 import sys
 from pathlib import Path
 
-from pint_diffusion.config import parse_run
+from pint_diffusion.build.plan import make_plan
+from pint_diffusion.run import solve
 from pint_diffusion.runtime.events import EventLog
 from pint_diffusion.runtime.world import World
-from pint_diffusion.sampling import make_plan, solve
+from pint_diffusion.settings.run import parse_run
 from pint_diffusion.solvers import SOLVERS
 
 STEPS = (25, 100, 400)

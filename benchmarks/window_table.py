@@ -15,12 +15,12 @@ import sys
 from math import isqrt
 from pathlib import Path
 
-from pint_diffusion.compare.entries import Entry
-from pint_diffusion.compare.measure import Bench
-from pint_diffusion.compare.settings import Compare
-from pint_diffusion.flags import parse_over_file
+from pint_diffusion.commands.compare.entries import Entry
+from pint_diffusion.commands.compare.measure import Bench
 from pint_diffusion.runtime.device import set_threads
 from pint_diffusion.runtime.world import World
+from pint_diffusion.settings.compare import Compare
+from pint_diffusion.settings.reading import parse_over_file
 
 STEPS = (25, 50, 100, 400)
 

@@ -17,13 +17,13 @@ _PUBLIC = {
     "NetworkError": "pint_diffusion.errors",
     "NoiseSchedule": "pint_diffusion.grid",
     "RunRecord": "pint_diffusion.store.record",
-    "Settings": "pint_diffusion.config",
+    "Settings": "pint_diffusion.settings.run",
     "TimeGrid": "pint_diffusion.grid",
     "World": "pint_diffusion.runtime.world",
     "load_denoiser": "pint_diffusion.models",
     "open_world": "pint_diffusion.runtime.world",
     "read_run": "pint_diffusion.store.master",
-    "run_job": "pint_diffusion.job",
+    "run_job": "pint_diffusion.commands.sample",
 }
 
 __all__ = ["__version__", *_PUBLIC]

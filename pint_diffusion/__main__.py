@@ -2,7 +2,7 @@
 
 import sys
 
-from pint_diffusion.cli import main
+from pint_diffusion.commands.cli import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -18,8 +18,6 @@ import torch
 
 from pint_diffusion.runtime.world import World, open_world, read_launcher
 
-sys.path.insert(0, str(Path(__file__).parent))
-
 
 def pytest_addoption(parser):
     parser.addoption("--ranks", type=int, help="rank count of this pass, to be held by mpiexec")

@@ -17,7 +17,7 @@ from pint_diffusion.grid.schedule import (
 )
 from pint_diffusion.grid.slicing import SLICINGS, default_slices, even_bounds
 from pint_diffusion.grid.spacing import SPACINGS, Spacing
-from pint_diffusion.grid.time_grid import TimeGrid, grid_of, make_grid, spacing_of
+from pint_diffusion.grid.time_grid import TimeGrid, make_grid
 
 __all__ = [
     "SLICINGS",
@@ -31,10 +31,8 @@ __all__ = [
     "TimeGrid",
     "default_slices",
     "even_bounds",
-    "grid_of",
     "level_of_sigma",
     "make_grid",
     "read_grid",
-    "spacing_of",
     "write_grid",
 ]

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pint_diffusion.methods.chords import CHORDS
 from pint_diffusion.methods.method import Method
-from pint_diffusion.methods.paradigms import PARADIGMS
 from pint_diffusion.methods.parareal import parareal
-from pint_diffusion.methods.parataa import PARATAA
-from pint_diffusion.methods.piadm import PIADM
+from pint_diffusion.methods.rounds.paradigms import PARADIGMS
+from pint_diffusion.methods.rounds.parataa import PARATAA
+from pint_diffusion.methods.rounds.piadm import PIADM
+from pint_diffusion.methods.rounds.window import WINDOW
 from pint_diffusion.methods.sequential import sequential
-from pint_diffusion.methods.window import WINDOW
 
 METHODS: dict[str, Method] = {
     "sequential": Method(sequential),

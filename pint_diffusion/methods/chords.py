@@ -32,7 +32,7 @@ from pint_diffusion.errors import InputError
 from pint_diffusion.grid import TimeGrid
 from pint_diffusion.methods.method import Method
 from pint_diffusion.methods.problem import Problem
-from pint_diffusion.models.denoiser import Prediction
+from pint_diffusion.numerics.prediction import Prediction
 from pint_diffusion.runtime.requests import Ask, Layout
 from pint_diffusion.runtime.scheduler import Runtime
 from pint_diffusion.solvers.linear import try_walk

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pint_diffusion.convergence import StopRule
 from pint_diffusion.grid import TimeGrid
-from pint_diffusion.models.denoiser import PredictionType
+from pint_diffusion.numerics.convergence import StopRule
+from pint_diffusion.numerics.prediction import PredictionType
 from pint_diffusion.runtime.requests import Layout
 from pint_diffusion.solvers import Propagator
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from pint_diffusion.convergence import Outcome
 from pint_diffusion.methods.problem import Problem
+from pint_diffusion.numerics.convergence import Outcome
 from pint_diffusion.runtime.requests import Ask
 from pint_diffusion.runtime.scheduler import Runtime
 

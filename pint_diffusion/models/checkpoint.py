@@ -13,13 +13,13 @@ import torch
 from torch import Tensor
 
 from pint_diffusion.errors import InputError, reason
-from pint_diffusion.models.denoiser import PredictionType
 from pint_diffusion.models.diffusers_config import (
     Training,
     import_diffusers,
     read_network,
     read_scheduler,
 )
+from pint_diffusion.numerics.prediction import PredictionType
 
 
 class UNetDenoiser:

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from pint_diffusion.errors import InputError, NetworkError
-from pint_diffusion.models.denoiser import Denoiser, PredictionType
+from pint_diffusion.models.denoiser import Denoiser
+from pint_diffusion.numerics.prediction import PredictionType
 
 PASSED_ON = ("alphas_cumprod", "sigma_range", "training_steps", "learns_variance")
 """Attributes that a `Denoiser` may have."""

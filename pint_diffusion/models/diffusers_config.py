@@ -12,8 +12,8 @@ import torch
 
 from pint_diffusion.errors import InputError, reason
 from pint_diffusion.grid import NoiseSchedule, SigmaSchedule
-from pint_diffusion.models.denoiser import PredictionType
 from pint_diffusion.models.preconditioning import Preconditioning
+from pint_diffusion.numerics.prediction import PredictionType
 
 PREDICTIONS: dict[str, PredictionType] = {
     "epsilon": "epsilon",

@@ -14,7 +14,8 @@ from typing import Any
 import torch
 
 from pint_diffusion.errors import InputError, reason
-from pint_diffusion.models.denoiser import PREDICTION_TYPES, Denoiser, schedule_of
+from pint_diffusion.models.denoiser import Denoiser, schedule_of
+from pint_diffusion.numerics.prediction import PREDICTION_TYPES
 
 ATTRIBUTES = ("shape", "prediction", "data_range")
 

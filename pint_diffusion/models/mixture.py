@@ -19,8 +19,8 @@ from torch import Tensor
 
 from pint_diffusion.errors import InputError
 from pint_diffusion.grid import NoiseSchedule
-from pint_diffusion.models.denoiser import PredictionType
-from pint_diffusion.sums import folded
+from pint_diffusion.numerics.prediction import PredictionType
+from pint_diffusion.numerics.sums import folded
 
 REQUIRED = ("means", "variances", "weights")
 OPTIONAL = ("alphas_cumprod", "data_range")

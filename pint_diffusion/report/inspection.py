@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pint_diffusion.config import Settings
 from pint_diffusion.errors import InputError, StoreError
+from pint_diffusion.settings.run import Settings
 from pint_diffusion.store.manifest import Manifest, parts_of
 from pint_diffusion.store.master import EVENTS, open_master, own_dataset, read_facts, read_settings
 from pint_diffusion.store.part import FOLDER, PartName, check_part

@@ -10,13 +10,8 @@ from torch import Tensor
 
 from pint_diffusion.errors import NetworkError, NetworkRaisedError
 from pint_diffusion.grid import Level, Schedule, TimeGrid
-from pint_diffusion.models.denoiser import (
-    Denoiser,
-    Prediction,
-    network_input,
-    network_time,
-    predict,
-)
+from pint_diffusion.models.denoiser import Denoiser
+from pint_diffusion.numerics.prediction import Prediction, network_input, network_time, predict
 from pint_diffusion.runtime.requests import EvaluateRequest
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from pint_diffusion.grid import Level
-from pint_diffusion.models.denoiser import Prediction
+from pint_diffusion.numerics.prediction import Prediction
 
 
 class Key(NamedTuple):

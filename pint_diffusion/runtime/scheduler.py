@@ -14,12 +14,12 @@ from typing import Any
 
 from torch import Tensor
 
-from pint_diffusion.convergence import Outcome
 from pint_diffusion.errors import Interrupted, PeerFailure, TransportError
+from pint_diffusion.numerics.convergence import Outcome
 from pint_diffusion.runtime.evaluator import Evaluator
 from pint_diffusion.runtime.events import Event, EventLog
 from pint_diffusion.runtime.requests import Cells, Clock, EvaluateRequest, Key, Layout
-from pint_diffusion.runtime.transport import Control, Message, Transport
+from pint_diffusion.runtime.transports.base import Control, Message, Transport
 
 PATIENCE = 0.5
 """A call may be held back by this share of the last call's length for a value that is due."""

@@ -110,7 +110,7 @@ class World:
     def barrier(self) -> None:
         """Wait for every rank, sleeping."""
         if self.comm is not None:
-            from pint_diffusion.runtime.mpi import poll_barrier
+            from pint_diffusion.runtime.transports.mpi import poll_barrier
 
             poll_barrier(self.comm)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from pint_diffusion.grid import Level
-from pint_diffusion.models.denoiser import Prediction
+from pint_diffusion.numerics.prediction import Prediction
 from pint_diffusion.solvers.solver import Evaluate, Stride
 
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from pint_diffusion.errors import InputError
 from pint_diffusion.grid import Level, TimeGrid
-from pint_diffusion.models.denoiser import Prediction
+from pint_diffusion.numerics.prediction import Prediction
 from pint_diffusion.solvers.propagator import Propagator
 from pint_diffusion.solvers.solver import Past
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pint_diffusion.errors import InputError
 from pint_diffusion.grid import Level, Schedule, level_of_sigma
-from pint_diffusion.models.denoiser import Prediction
+from pint_diffusion.numerics.prediction import Prediction
 
 Evaluate: TypeAlias = Callable[[Tensor, Level], Awaitable[Prediction]]
 """Await it for what the network sees in states (S, *shape) at a level."""

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pint_diffusion.convergence import Outcome
 from pint_diffusion.errors import InputError, StoreError
+from pint_diffusion.numerics.convergence import Outcome
 from pint_diffusion.runtime.events import EventLog
 from pint_diffusion.runtime.world import World
 from pint_diffusion.store.lock import LOCK, FolderLock

@@ -16,10 +16,10 @@ import yaml
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from pint_diffusion.config import Settings
 from pint_diffusion.errors import InputError, StoreError
 from pint_diffusion.grid import TimeGrid
 from pint_diffusion.runtime.events import EVENT_DTYPE
+from pint_diffusion.settings.run import Settings
 from pint_diffusion.store.part import (
     FOLDER,
     PartName,

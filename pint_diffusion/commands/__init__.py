@@ -1,0 +1,1 @@
+"""The program ``pint-diffusion``: one file for each command."""

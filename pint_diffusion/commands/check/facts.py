@@ -1,0 +1,157 @@
+"""What one rank knows of itself; the ranks' facts are gathered once and judged alike everywhere."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from pint_diffusion.commands.check.memory import free_memory
+from pint_diffusion.errors import InputError
+from pint_diffusion.runtime.device import bind_device
+from pint_diffusion.runtime.world import World, read_launcher
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network that a rank has loaded.
+
+    Attributes
+    ----------
+    size : int
+        Bytes of its tensors.
+    devices : tuple of str
+        Where these are.
+    current : str
+        torch's current CUDA device once it was loaded; empty without CUDA.
+    problem : str
+        Why it could not be loaded; empty if it could.
+    """
+
+    size: int = 0
+    devices: tuple[str, ...] = ()
+    current: str = ""
+    problem: str = ""
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What one rank knows of itself.
+
+    Attributes
+    ----------
+    rank, host : int, str
+        Which rank, and where.
+    launcher : str
+        Who started it, empty if nobody did.
+    variables : mapping of str to str
+        Those environment variables that checks read, see `VARIABLES`.
+    device, uuid : str
+        Device it is bound to, and which piece of hardware that is (empty for a CPU).
+    problem : str
+        Why it is bound to none; empty if it is.
+    cores : frozenset of int
+        Cores it may run on.
+    host_cores : int
+        Cores that its host has.
+    free, device_free : int
+        Bytes of memory free on the host and on its CUDA device.
+    needed : int
+        Bytes that this rank will hold at least, on top of what it has; 0 if not known.
+    network : Network or None
+        What `check` has loaded.
+    """
+
+    rank: int
+    host: str
+    launcher: str
+    variables: Mapping[str, str]
+    device: str
+    uuid: str
+    problem: str
+    cores: frozenset[int]
+    host_cores: int
+    free: int
+    device_free: int
+    needed: int = 0
+    network: Network | None = None
+
+
+STRAY_RANKS = ("PMIX_RANK", "PALS_RANKID", "FLUX_TASK_RANK", "JSM_NAMESPACE_RANK")
+"""Variables of launchers that tell a process its rank, but not how many there are."""
+
+VARIABLES = (*STRAY_RANKS, "SLURM_NTASKS", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS")
+
+
+def collect(
+    world: World,
+    choice: Literal["auto", "cpu", "cuda"],
+    needed: int = 0,
+    network: Network | None = None,
+) -> Facts:
+    """Look at this process and its host.
+
+    Parameters
+    ----------
+    world : World
+        The processes.
+    choice : {"auto", "cpu", "cuda"}
+        Kind of device to be bound to.
+    needed, network : int, Network or None
+        See `Facts`.
+    """
+    import torch
+
+    uuid = problem = ""
+    device, device_free = torch.device("cpu"), 0
+    try:
+        device = bind_device(choice, world.local_rank)
+        if device.type == "cuda":
+            uuid = str(torch.cuda.get_device_properties(device).uuid)
+            device_free = torch.cuda.mem_get_info(device)[0]
+    except InputError as error:
+        problem = str(error)
+    except RuntimeError as error:  # of a GPU that is lent to one process, say
+        problem = (
+            f"the GPU can't be used, {first_line(error)}: start one rank per GPU, and look for "
+            "other programs on it with nvidia-smi"
+        )
+    launcher = read_launcher()
+    return Facts(
+        rank=world.rank,
+        host=world.host,
+        launcher=launcher.name if launcher else "",
+        variables={name: os.environ[name] for name in VARIABLES if name in os.environ},
+        device=str(device),
+        uuid=uuid,
+        problem=problem,
+        cores=frozenset(os.sched_getaffinity(0)),
+        host_cores=os.cpu_count() or 1,
+        free=free_memory(),
+        device_free=device_free,
+        needed=needed,
+        network=network,
+    )
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says, without the advice that CUDA's go on with."""
+    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+
+
+def by_host(facts: Sequence[Facts]) -> dict[str, list[Facts]]:
+    """The ranks of each host, hosts in the order of their first ranks."""
+    hosts: dict[str, list[Facts]] = {}
+    for one in facts:
+        hosts.setdefault(one.host, []).append(one)
+    return hosts
+
+
+def ranks_of(facts: Iterable[Facts]) -> str:
+    """Name ranks: ``rank 3``, ``ranks 0, 1``, ``ranks 0, 1 and 6 more``."""
+    numbers = [str(one.rank) for one in facts]
+    if len(numbers) == 1:
+        return f"rank {numbers[0]}"
+    more = f" and {len(numbers) - 3} more" if len(numbers) > 4 else ""
+    return f"ranks {', '.join(numbers[:3] if more else numbers)}{more}"

@@ -1,0 +1,114 @@
+"""The part of the checks that every run makes: two gathers, no other message."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+
+from pint_diffusion.build.propagators import find_solver
+from pint_diffusion.commands.check.cores import binding, cores, omp_threads
+from pint_diffusion.commands.check.devices import missing, network, places, shared_gpus
+from pint_diffusion.commands.check.facts import Facts, collect
+from pint_diffusion.commands.check.finding import Finding
+from pint_diffusion.commands.check.launcher import world_size
+from pint_diffusion.commands.check.memory import held, held_of_window, memory, peek, state_size
+from pint_diffusion.errors import InputError
+from pint_diffusion.grid import Level, TimeGrid, default_slices, even_bounds
+from pint_diffusion.methods import METHODS
+from pint_diffusion.models.denoiser import Denoiser
+from pint_diffusion.runtime.device import DTYPES
+from pint_diffusion.runtime.world import World
+from pint_diffusion.settings.run import Settings
+
+Judge = Callable[[Sequence[Facts]], Iterator[Finding]]
+
+JUDGES: dict[Judge, bool] = {
+    world_size: True,
+    places: False,
+    missing: True,
+    shared_gpus: True,
+    network: False,
+    cores: False,  # a run's summary says it
+    binding: True,
+    omp_threads: True,
+    memory: True,
+}
+"""What is judged by the ranks' facts alone, and whether every run does it."""
+
+
+def judge(facts: Sequence[Facts], quick: bool) -> list[Finding]:
+    """Judge gathered facts; alike on every rank."""
+    skipped = {cores} if quick else {binding}  # the one says what the other does
+    judges = [one for one, always in JUDGES.items() if (always or not quick) and one not in skipped]
+    return [finding for one in judges for finding in one(facts)]
+
+
+def quick_check(
+    settings: Settings, world: World, denoiser: Denoiser | None = None
+) -> list[Finding]:
+    """Look for what would make a run wrong or slow, before anything big is loaded.
+
+    Parameters
+    ----------
+    settings : Settings
+        The run.
+    world : World
+        Its processes; every one of them calls this.
+    denoiser : Denoiser, optional
+        The network, if it is there already.
+
+    Returns
+    -------
+    list of Finding
+        Warnings and fails, the same on every rank.
+
+    Raises
+    ------
+    InputError
+        On every rank, if a rank's settings name what there is not.
+    """
+    weights, shape = (0, denoiser.shape) if denoiser is not None else peek(settings.model)
+    dtype = DTYPES[settings.dtype]
+    needed = weights * min(dtype.itemsize, 4) // 4
+    state = state_size(settings.samples, shape, 8 if dtype == torch.float64 else 4)
+    states = world.agree(lambda: held_of(settings, state, world.size))
+    needed += states if shape else 0
+    facts = world.gather(collect(world, settings.device, needed))
+    return [finding for finding in judge(facts, quick=True) if finding.level != "ok"]
+
+
+def held_of(settings: Settings, state: int, ranks: int) -> int:
+    """Bytes that a rank of a run holds at least, if a state has so many; nothing is loaded.
+
+    Raises
+    ------
+    InputError
+        If there is no such solver or option.
+    """
+    method = METHODS[settings.method].configured(settings.method, settings.method_options)
+    history = find_solver(settings.solver).history
+    steps = 1 if settings.grid else settings.steps  # the file has its own
+    slices = settings.given_slices or default_slices(steps, ranks if method.sliced else 1)
+    if not method.rounds:
+        return held(state, slices if method.sliced else ranks, ranks)
+    even = TimeGrid((Level(0.0, 0.5),) * (steps + 1), even_bounds(steps, min(slices, steps)))
+    return held_of_window(state, method.columns(even, **method.options), history)
+
+
+def refuse_or_warn(settings: Settings, world: World, denoiser: Denoiser | None = None) -> None:
+    """Make the quick check; rank 0 prints a line for each warning.
+
+    Raises
+    ------
+    InputError
+        On every rank alike, if the run would go wrong.
+    """
+    findings = quick_check(settings, world, denoiser)
+    for finding in findings:
+        if finding.level == "fail":
+            raise InputError(finding.sentence)
+    if world.rank == 0:
+        for finding in findings:
+            print(f"pint-diffusion: warning: {finding.sentence}", file=sys.stderr, flush=True)

@@ -1,0 +1,246 @@
+"""One run of the comparison, and how an entry is brought to a given error."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from dataclasses import dataclass
+from math import inf
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pint_diffusion.build.plan import Plan, make_plan
+from pint_diffusion.commands.compare.entries import Entry
+from pint_diffusion.errors import PeerFailure
+from pint_diffusion.models.denoiser import Denoiser
+from pint_diffusion.run import Solution, solve
+from pint_diffusion.runtime.events import EVALUATION_KINDS, EventLog, Tally
+from pint_diffusion.runtime.world import World
+from pint_diffusion.settings.run import Settings
+
+TRIES = 5
+"""Runs that may be made to find a tolerance."""
+
+CLOSE = 0.4
+"""A tolerance is good enough if its error is between this share of the target and the target."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What one run took.
+
+    Attributes
+    ----------
+    rounds : int
+        Iterations or rounds.
+    deep : int
+        Longest chain of evaluations that depend on one another, if batches cost nothing.
+    evaluations : int
+        Network evaluations of all samples, without those that the answer did not need.
+    held : int
+        Tensors of the size of the samples that a checkpoint has: what is live between two rounds.
+    bytes : int
+        Sent by all ranks together.
+    wall : float
+        Seconds on these ranks.
+    error : float
+        Relative L2 error against the sequential samples.
+    worst : float
+        Greatest difference of a value.
+    mean : float
+        Mean difference, with the data range stretched to [0, 255].
+    tolerance : float or None
+        Of the run; None where it was stopped after so many iterations.
+    converged : bool
+        By the method's own rule.
+    in_a_row : list of int
+        Evaluations that can be made at once, for each round and each stage of the solver's step.
+    errors : list of float
+        Relative L2 errors of the answers after iterations 0, 1, ...
+    """
+
+    rounds: int
+    deep: int
+    evaluations: int
+    held: int
+    bytes: int
+    wall: float
+    error: float
+    worst: float
+    mean: float
+    tolerance: float | None
+    converged: bool
+    in_a_row: list[int]
+    errors: list[float]
+
+
+class Bench:
+    """Runs entries on one problem and measures them; every rank makes the same calls.
+
+    Parameters
+    ----------
+    settings : Settings
+        What all entries have in common.
+    world : World
+        The processes.
+    denoiser : Denoiser, optional
+        The network, instead of ``settings.model``.
+    """
+
+    def __init__(self, settings: Settings, world: World, denoiser: Denoiser | None = None) -> None:
+        self._settings = settings
+        self._world = world
+        self._denoiser = denoiser
+        self.truth: Tensor | None = None
+        self._done: dict[str, Measured] = {}
+
+    def plan(self, given: dict[str, Any]) -> Plan:
+        """Build the problem of an entry.
+
+        Raises
+        ------
+        InputError
+            On every rank, if it can't be solved by that method.
+        """
+        settings = self._settings.model_copy(update=given)
+        return self._world.agree(lambda: make_plan(settings, self._world, self._denoiser))
+
+    def run(self, given: dict[str, Any]) -> Measured:
+        """Run once; the first run is the sequential one, which the others are compared with.
+
+        Raises
+        ------
+        PintError
+            On every rank, if one of them fails in the run.
+        """
+        name = repr(sorted(given.items()))
+        if name in self._done:
+            return self._done[name]
+        plan, world = self.plan(given), self._world
+        problem, events = plan.problem, EventLog(world.rank)
+        answers: dict[int, Tensor] = {}
+        held: Counter[int] = Counter()
+
+        def record(n: int, k: int, state: Tensor | None) -> None:
+            held[k] += 0 if state is None else len(state)
+            if n == problem.columns:
+                answers[k] = answers[k - 1] if state is None else state[0]
+
+        def attempt() -> Solution | None:
+            try:
+                return solve(plan, world, events, record, lambda n, k, change: None)
+            except PeerFailure:
+                return None  # that rank says why
+
+        solution = world.share(world.agree(attempt))
+        assert solution is not None
+        k = solution.outcome.iterations
+        told = world.share([answers[j].cpu() for j in range(k + 1)] if world.rank == 0 else None)
+        assert told is not None
+        if self.truth is None:
+            self.truth = told[-1]
+        live: Counter[int] = sum(world.gather(held), Counter())
+        tallies = world.gather((Tally.of(events, k), events.sent_bytes, counts(events)))
+        made = sum((one for _, _, one in tallies), Counter[tuple[int, int]]())
+        low, high = problem.stop_rule.data_range
+        differences = [(answer - self.truth).double() for answer in told]
+        size = float(self.truth.double().norm())
+        norms = [float(difference.norm()) for difference in differences]
+        errors = [norm / size if size else inf if norm else 0.0 for norm in norms]
+        self._done[name] = Measured(
+            rounds=k,
+            deep=solution.clock.deep,
+            evaluations=sum(tally.evaluations for tally, _, _ in tallies),
+            held=max(live.values()),
+            bytes=sum(sent for _, sent, _ in tallies),
+            wall=solution.wall_time,
+            error=errors[-1],
+            worst=float(differences[-1].abs().max()),
+            mean=float(differences[-1].abs().mean()) * 255 / (high - low),
+            tolerance=problem.tolerance,
+            converged=solution.outcome.converged,
+            in_a_row=[made[key] for key in sorted(made)],
+            errors=errors,
+        )
+        return self._done[name]
+
+    def tune(self, entry: Entry, target: float, own: Measured) -> Measured | None:
+        """Bring an entry to an error of at most ``target``, with as little work as can be found.
+
+        Parameters
+        ----------
+        entry : Entry
+            What is tuned.
+        target : float
+            Relative L2 error.
+        own : Measured
+            By its own rule.
+
+        Returns
+        -------
+        Measured or None
+            None if it was not reached in a few runs.
+        """
+        if entry.tuned == "iterations":
+            return self._tune_iterations(entry, target, own)
+        best, found = None, own
+        for _ in range(TRIES):
+            if found.error <= target and (best is None or found.evaluations < best.evaluations):
+                best = found
+            if CLOSE * target <= found.error <= target:
+                break
+            assert found.tolerance is not None
+            ratio = 0.7 * target / found.error if found.error else 100.0
+            tolerance = found.tolerance * min(max(ratio, 1e-2), 1e2)
+            found = self.run(entry.given | {"tolerance": tolerance})
+        return best
+
+    def _tune_iterations(self, entry: Entry, target: float, own: Measured) -> Measured | None:
+        """Stop after the first iteration whose answer is near enough."""
+        found = own
+        while found.error > target:
+            more = 2 * found.rounds
+            found = self.run(entry.given | {"tolerance": 0.0, "max_iterations": more})
+            if found.rounds < more:
+                break
+        near = [k for k, error in enumerate(found.errors) if k and error <= target]
+        if not near:
+            return None
+        found = self.run(entry.given | {"tolerance": 0.0, "max_iterations": near[0]})
+        return dataclasses.replace(found, tolerance=None)
+
+
+def counts(events: EventLog) -> Counter[tuple[int, int]]:
+    """Evaluations of this rank by iteration, and by their place in the step of a column."""
+    table = events.table()
+    made = table[np.isin(table["kind"], EVALUATION_KINDS)]
+    steps = Counter(zip(made["iteration"].tolist(), made["slice"].tolist(), strict=True))
+    return Counter((k, stage) for (k, _), stages in steps.items() for stage in range(stages))
+
+
+def call_costs(plan: Plan, largest: int) -> dict[int, float]:
+    """Seconds of a network call with 1, 2, 4, ... evaluations of all samples, best of three.
+
+    What a call is delayed by other work is not the network's: no call costs more than a larger one.
+    """
+    from pint_diffusion.runtime.requests import Ask
+
+    problem, costs = plan.problem, {}
+    ask = Ask("fine", 0, 0)(problem.noise, problem.grid.levels[problem.grid.steps // 2])
+    rows = 1
+    while True:
+        costs[rows] = min(_seconds(plan, [ask] * rows) for _ in range(3))
+        if rows >= largest:
+            return {size: min(costs[more] for more in costs if more >= size) for size in costs}
+        rows *= 2
+
+
+def _seconds(plan: Plan, asks: list[Any]) -> float:
+    log = EventLog(0)
+    plan.evaluators[0](asks)
+    if plan.problem.noise.device.type == "cuda":
+        torch.cuda.synchronize()
+    return log.now()

@@ -1,0 +1,1 @@
+"""Methods that evaluate a window of points at once, round after round."""

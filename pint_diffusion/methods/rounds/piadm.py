@@ -1,0 +1,139 @@
+"""PIADM: blocks of Picard iterations (Chen et al. 2024, arXiv 2405.15986).
+
+The slices of the grid are the blocks. All points of a block begin as copies of its left boundary,
+and all are evaluated in every round. With E what the network said of the last states Y, and the
+solver's step made with E, moved from Y to the new states,
+
+    Ynew_{m+1} = step(E_m, Ynew_m).
+
+A block has ended when no inner point moved by more than the tolerance, root mean square, or, if a
+number of sweeps is given, after these instead; the next one begins at its end. Points that are
+exact, after k sweeps the first k, are not evaluated again.
+
+Diagonal (Zhou & Sugiyama 2024, arXiv 2412.07435): every round one block more begins, at what is
+then the end of the one before, while the blocks before it are still under way. The sweep runs
+through all of them, so that a block has its new left boundary in the round in which it is made.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from itertools import pairwise
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from pint_diffusion.errors import InputError
+from pint_diffusion.grid import TimeGrid
+from pint_diffusion.methods.method import Method
+from pint_diffusion.methods.problem import Problem
+from pint_diffusion.methods.rounds.engine import picard
+from pint_diffusion.methods.rounds.tape import SLOPES, Lane
+
+Schedule = Literal["blocks", "diagonal"]
+Freeze = Literal["x0", "eps", "score", "v", "increments"]
+
+SLOPE_OF = {**SLOPES, "score": SLOPES["eps"], "increments": None}
+"""What is frozen and the slope that follows; at one level the score is eps, up to a factor."""
+
+
+class Blocks:
+    """The sweep.
+
+    Parameters
+    ----------
+    problem : Problem
+        Its tolerance is the greatest change of a point in a block that has ended, in half the data
+        range.
+    schedule : {"blocks", "diagonal"}
+        Whether a block begins when the one before has ended, or a round later than it.
+    freeze : {"x0", "eps", "score", "v", "increments"}, optional
+        What the network's answer keeps when a state moves; x0 if the solver draws noise, else v.
+    sweeps : int, optional
+        Sweeps of every block, whatever moves, instead of the tolerance; on the diagonal at most as
+        many as the first block has points.
+    """
+
+    own = 0
+
+    def __init__(
+        self, problem: Problem, *, schedule: Schedule, freeze: Freeze | None, sweeps: int | None
+    ) -> None:
+        self.bounds = problem.grid.bounds
+        self.tolerance = problem.tolerance * problem.half_range
+        self.diagonal = schedule == "diagonal"
+        self.slope = SLOPE_OF[freeze or ("x0" if problem.fine.solver.stochastic else "v")]
+        self.sweeps = sweeps
+
+    def stop(self, begin: int) -> int:
+        """Return the end of the block, or of the walk."""
+        return self.bounds[-1] if self.diagonal else self._end(begin)
+
+    def start(self, lane: Lane) -> list[Tensor]:
+        """Return copies of the noise for the first block."""
+        return lane.states * self.bounds[1]
+
+    def __call__(self, lane: Lane) -> tuple[list[Tensor], list[int]]:
+        """Sweep; see `Sweep`."""
+        x, past = lane.x(0), lane.past(0)
+        states = [lane.states[0]]
+        for j, tape in enumerate(lane.tapes):
+            if self.slope is None:
+                x = tape.x + (x - lane.x(j))
+            else:
+                x, past = lane.replay(j, x, past, self.slope)
+            states.append(lane.pack(x, past))
+        reached = lane.begin + len(lane.tapes)
+        more = self._end(reached) - reached - 1
+        return states + states[-1:] * more, self._done(lane, states)
+
+    def _done(self, lane: Lane, states: list[Tensor]) -> list[int]:
+        """Return the points to slide by: one, which is exact, or blocks that have ended."""
+        begin, samples = lane.begin, states[0].shape[1]
+        if self.sweeps is not None:
+            first = max(b for b in self.bounds if b <= begin)
+            # On the diagonal a block has had one sweep more than the one behind it.
+            ended = begin - first + 1 >= self.sweeps or (self.diagonal and first > 0)
+            return [self._end(begin) - begin if ended else 1] * samples
+        done = torch.ones(samples, dtype=torch.long)
+        still = torch.ones(samples, dtype=torch.bool)
+        for j in range(1, len(lane.tapes) + 1):
+            if begin + j in self.bounds:
+                done[still] = j
+            if j < len(lane.tapes):
+                moved = (states[j][0] - lane.x(j)).double().flatten(1)
+                still &= (moved.square().mean(dim=1).sqrt() <= self.tolerance).cpu()
+        return done.tolist()
+
+    def _end(self, i: int) -> int:
+        """Return the end of the block in which point ``i`` is."""
+        return next((b for b in self.bounds if b > i), i + 1)
+
+
+def most_points(grid: TimeGrid, *, schedule: Schedule, **_: Any) -> int:
+    """Columns: the longest block, or all points."""
+    if schedule == "diagonal":
+        return grid.steps
+    return max(end - first for first, end in pairwise(grid.bounds))
+
+
+def check(problem: Problem, *, freeze: Freeze | None, **_: Any) -> None:
+    """Refuse to freeze what is no single state."""
+    if freeze == "increments" and problem.fine.solver.history:
+        raise InputError(
+            f"--freeze increments is for one-step solvers, and {problem.fine.name} carries a "
+            "history: freeze something else"
+        )
+
+
+PIADM = Method(
+    partial(picard, Blocks),
+    options={"schedule": "blocks", "freeze": None, "sweeps": None},
+    tolerance=1e-3,
+    unit="of half the data range",
+    rounds=True,
+    columns=most_points,
+    check=check,
+)
+"""The method."""

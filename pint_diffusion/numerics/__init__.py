@@ -1,0 +1,1 @@
+"""Numbers that every room uses: predictions, noise, sums, when something has converged."""

@@ -1,0 +1,28 @@
+"""The flags of ``pint-diffusion check``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, PositiveInt
+from pydantic_settings import SettingsConfigDict
+
+from pint_diffusion.settings.reading import FromCommandLine
+from pint_diffusion.settings.run import Settings
+
+
+class Check(FromCommandLine):
+    """Say what MPI, launcher, devices, network, clocks and files are, and what is wrong."""
+
+    model_config = SettingsConfigDict(cli_prog_name="pint-diffusion check")
+
+    out: Path = Field(Path("."), description="folder whose file system is tested")
+    model: str | None = Field(
+        None, description="network to load, named as for sample; none is loaded if not given"
+    )
+    samples: PositiveInt = Field(16, description="samples S whose memory is counted")
+    slices: PositiveInt | None = Field(
+        None, description="time slices M whose memory is counted; the number of ranks if not given"
+    )
+    device: Literal["auto", "cpu", "cuda"] = Settings.model_fields["device"]  # type: ignore[assignment]

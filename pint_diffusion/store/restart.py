@@ -1,0 +1,110 @@
+"""Where a run can be resumed: what is on disk, and whether it is the same run."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pint_diffusion.errors import InputError
+from pint_diffusion.grid import TimeGrid
+from pint_diffusion.models.denoiser import Denoiser
+from pint_diffusion.store.manifest import Manifest, parts_of
+from pint_diffusion.store.master import open_master, own_dataset, read_facts, read_settings
+
+
+@dataclass(frozen=True)
+class Found:
+    """Where a run can be gone on with.
+
+    Attributes
+    ----------
+    manifest : Manifest
+        What is on disk.
+    segment : int
+        Number of the next segment.
+    k : int or None
+        Newest complete iteration; None: begin anew.
+    """
+
+    manifest: Manifest
+    segment: int
+    k: int | None
+
+
+def find(folder: Path, grid: TimeGrid, identity: str) -> Found:
+    """Find where to go on from, and delete what came after it. Rank 0 only.
+
+    Raises
+    ------
+    InputError
+        If the run has another network or another grid, or its manifest can't be read.
+    """
+    _, master, _ = read_start(folder)
+    if master["fingerprint"] != identity:
+        raise InputError(
+            f"the network is not the one of the run in {folder}: its weights or its predictions "
+            "differ, so begin another run"
+        )
+    levels = np.array([(level.t, level.alpha_bar) for level in grid.levels])
+    if not np.array_equal(levels, master["levels"]):
+        raise InputError(
+            f"the noise levels are not those of the run in {folder}: the network's schedule or the "
+            "grid file has changed, so begin another run"
+        )
+    manifest = Manifest.read(folder)
+    manifest.extend()  # what became complete after it was written
+    segment = 1 + max((part.segment for part in parts_of(folder)), default=-1)
+    problems: list[str] = []
+    k = manifest.newest(problems)
+    for problem in problems:
+        print(f"pint-diffusion: note: {problem}; an earlier one is used", file=sys.stderr)
+    manifest.go_back(-1 if k is None else k)
+    return Found(manifest, segment, k)
+
+
+def fingerprint(networks: Sequence[Denoiser]) -> str:
+    """Digest of what networks are: their kinds and shapes, and all arrays and weights they hold."""
+    digest = hashlib.sha256()
+    for network in networks:
+        digest.update(repr((network.prediction, network.shape)).encode())
+        for name, array in _arrays(network, 3):
+            digest.update(f"{name} {array.dtype} {array.shape}".encode())
+            digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
+
+
+def _arrays(thing: Any, depth: int) -> Iterator[tuple[str, np.ndarray]]:
+    if isinstance(thing, Tensor):
+        whole = thing.detach().cpu()
+        yield "", (whole.float() if whole.dtype == torch.bfloat16 else whole).numpy()
+    elif isinstance(thing, np.ndarray):
+        yield "", thing
+    elif isinstance(thing, torch.nn.Module):
+        for name, weight in sorted(thing.state_dict().items()):
+            yield from ((name, array) for _, array in _arrays(weight, 0))
+    elif depth and hasattr(thing, "__dict__"):
+        for name, part in sorted(vars(thing).items()):
+            yield from ((f"{name}.{rest}", array) for rest, array in _arrays(part, depth - 1))
+
+
+def read_start(folder: Path) -> tuple[dict[str, Any], dict[str, Any], tuple[int, ...]]:
+    """Return configuration, facts and slice boundaries of a run."""
+    if folder.is_file():
+        raise InputError(f"{folder} is a file: give the folder of the run")
+    with open_master(folder) as file:
+        facts = read_facts(file)
+        config = read_settings(facts)
+        grid = np.stack([own_dataset(file, f"grid/{name}")[:] for name in ("t", "alpha_bar")], 1)
+        bounds = own_dataset(file, "grid/slices")[:]
+    # The settings' own: without the steps of a corrector, which stay at a level.
+    walked = np.concatenate([[0], np.cumsum(np.diff(grid[:, 1]) > 0)])
+    bounds = tuple(dict.fromkeys(int(n) for n in walked[bounds]))
+    return config, facts | {"levels": grid}, bounds

@@ -1,0 +1,1 @@
+"""How the bundled network was trained."""

@@ -1,0 +1,174 @@
+"""A run that can't go on ends on every rank, says why once, and leaves what was computed."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import time
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from helpers import networks
+from helpers.launch import launch, ranks_of, start
+
+from pint_diffusion.commands.cli import main
+
+NETWORKS = Path(networks.__file__)
+RUN = ["--steps", 32, "--slices", 8, "--samples", 2, "--tolerance", 1e-12]
+
+
+def sample(name, out, *more, ranks=4):
+    return launch("sample", "--model", f"{NETWORKS}:{name}", "--out", out, *RUN, *more, ranks=ranks)
+
+
+@pytest.mark.parametrize("placement", ["root", "slice"])
+@pytest.mark.parametrize("ranks", [1, 4])
+def test_nan_stops_the_run_with_its_place_named_and_what_came_before_on_disk(
+    tmp_path, placement, ranks
+):
+    ended = sample("nan_late", tmp_path / "out", "--placement", placement, ranks=ranks)
+    assert ended.code == 4, ended
+    said = [line for line in ended.err.splitlines() if "error" in line]
+    assert len(said) == 1
+    assert "NaN" in said[0]
+    assert all(word in said[0] for word in ("slice", "iteration", "step"))
+    assert "Traceback" not in ended.err
+    with h5py.File(tmp_path / "out" / "run.h5") as file:
+        assert file.attrs["status"].startswith("failed: rank")
+        assert len(file["events"]) >= 11
+        boundary = file["boundary"][:]
+        assert np.isfinite(boundary[0, 0]).all()
+        computed = np.isfinite(boundary).all(axis=(2, 3))
+        assert computed[0].sum() > 1
+
+
+@pytest.mark.parametrize("name", ["wrong_shape", "not_a_tensor"])
+def test_a_network_that_returns_the_wrong_thing_stops_the_run(tmp_path, name):
+    ended = sample(name, tmp_path / "out")
+    assert ended.code == 4, ended
+    assert "must return one row per state" in ended.err
+    assert "slice" in ended.err
+
+
+def test_a_network_that_calls_exit_does_not_end_a_run_as_if_it_were_done(tmp_path):
+    ended = sample("leaves", tmp_path / "out", ranks=2)
+    assert ended.code == 1, ended
+    assert ended.err.count("SystemExit: 0") == 1
+
+
+@pytest.mark.alone
+@pytest.mark.parametrize(
+    ("method", "place"),
+    [("window", r"round 3, step \d+$"), ("chords", r"core \d, step \d+$")],
+)
+def test_nan_is_placed_in_the_words_of_the_method(tmp_path, capfd, method, place):
+    """The 12th call of one evaluation; of a window of 4 points that is in round 3."""
+    given = ["--model", f"{NETWORKS}:nan_late", "--steps", 32, "--samples", 2, "--method", method]
+    given += ["--batching", "off", "--out", tmp_path / "out", "--tolerance", 0]
+    given += ["--window", 4] if method == "window" else ["--cores", 4]
+    assert main(["sample", *map(str, given)]) == 4
+    said = capfd.readouterr().err.splitlines()[-1]
+    assert re.search(f"the network returned NaN or infinity at {place}", said), said
+
+
+def test_an_exception_on_one_rank_ends_all_with_the_cause_printed_once(tmp_path):
+    ended = sample("raises", tmp_path / "out")
+    assert ended.code == 1, ended
+    assert ended.err.count("ZeroDivisionError: the user's own mistake") == 1
+    assert re.search(
+        r"error: rank 2 on \S+: the network failed at slice \d, iteration \d", ended.err
+    )
+    with h5py.File(tmp_path / "out" / "run.h5") as run:
+        assert re.match(r"failed: rank 2 on \S+: the network failed at slice", run.attrs["status"])
+    assert ended.seconds < 20
+
+
+@pytest.mark.parametrize(("network", "where"), [("nan_in_the_walk", 0), ("nan_early", 1)])
+def test_a_network_that_fails_in_a_comparison_ends_every_rank_with_its_reason(
+    tmp_path, network, where
+):
+    given = ["--model", f"{NETWORKS}:{network}", "--steps", 8, "--samples", 2, "--devices", 4]
+    ended = launch("compare", *given, "--out", tmp_path / "out", ranks=2)
+    assert ended.code == 4, ended
+    assert f"rank {where} on" in ended.err
+    assert "NaN" in ended.err
+    assert not list((tmp_path / "out").iterdir())
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_nan_in_the_sequential_walk_of_verify_ends_every_rank(tmp_path, ranks):
+    given = ["--steps", 8, "--slices", 2, "--verify", "--placement", "slice"]
+    network = f"{NETWORKS}:nan_in_the_walk"
+    ended = launch("sample", "--model", network, "--out", tmp_path / "out", *given, ranks=ranks)
+    assert ended.code == 4, ended
+    assert ended.err.count("error") == 1
+
+
+def test_a_file_that_cannot_be_written_to_the_end_is_an_error_on_every_rank(tmp_path):
+    """The last job of a rank's writing thread counts too."""
+    act = (
+        "import os, sys; from pint_diffusion.commands.cli import main; "
+        "from pint_diffusion.store import writer; "
+        "full = lambda *_: (_ for _ in ()).throw(OSError(28, 'No space left on device')); "
+        "bad = os.environ.get('PMI_RANK') == '1'; "
+        "writer.write_events = full if bad else writer.write_events; "
+        "sys.exit(main(sys.argv[1:]))"
+    )
+    given = ["--model", f"{NETWORKS}:fast", "--out", tmp_path / "out", "--keep", "final"]
+    ended = launch("sample", *given, ranks=2, program=["-c", act])
+    assert ended.code == 1, ended
+    assert ended.err.count("No space left on device") == 1
+    assert "error: rank 1 on " in ended.err
+    assert f"files could not be written to {tmp_path / 'out'}" in ended.err
+
+
+@pytest.mark.alone
+@pytest.mark.parametrize("name", ["killed", "exits"])
+def test_a_rank_that_dies_ends_every_rank(tmp_path, name):
+    ended = sample(name, tmp_path / "out")
+    assert ended.code != 0, ended
+    assert ended.seconds < 20
+
+
+@pytest.mark.alone
+def test_nobody_outlives_a_rank_by_ten_seconds(tmp_path):
+    """The run would take minutes."""
+    long = ["--steps", 800, "--slices", 8]
+    ended = launch(
+        "sample", "--model", f"{NETWORKS}:killed", "--out", tmp_path / "out", *long, ranks=4
+    )
+    assert ended.code != 0
+    assert ended.seconds < 20
+    assert ranks_of(tmp_path / "out") == []
+
+
+@pytest.mark.alone
+@pytest.mark.parametrize("who", [0, 2])
+def test_a_rank_that_falls_silent_is_named_and_ends_every_rank(tmp_path, who):
+    """A stopped process is alive for the launcher, and so is one whose host was cut off."""
+    given = ["--model", f"{NETWORKS}:slow", "--steps", 400, "--slices", 4, "--watchdog", 2]
+    process = start("sample", *given, "--out", tmp_path / "out", ranks=4)
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "out" / "run.h5").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    time.sleep(1.5)
+    ranks = {int(rank_of(pid)): pid for pid in ranks_of(tmp_path / "out")}
+    os.kill(ranks[who], signal.SIGSTOP)
+    begun = time.monotonic()
+    _, said = process.communicate(timeout=30)
+    assert process.returncode != 0
+    assert time.monotonic() - begun < 10
+    assert f"rank {who} on " in said
+    assert "has been silent for" in said
+    if who != 0:
+        with h5py.File(tmp_path / "out" / "run.h5") as run:
+            assert f"failed: rank {who} on " in run.attrs["status"]
+    assert ranks_of(tmp_path / "out") == []
+
+
+def rank_of(pid):
+    environment = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    return next(entry[9:] for entry in environment if entry.startswith(b"PMI_RANK="))
