@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pint_diffusion.build.plan import Plan
 from pint_diffusion.errors import TransportError
-from pint_diffusion.methods import METHODS
+from pint_diffusion.methods import Sequential
 from pint_diffusion.numerics.convergence import Outcome
 from pint_diffusion.runtime.events import EventLog
 from pint_diffusion.runtime.requests import Ask, Clock
@@ -49,6 +49,7 @@ def solve(
     interrupted: Callable[[], bool] = lambda: False,
     on_silence: Callable[[str], None] = lambda cause: None,
     decided: Decided = lambda k, write: None,
+    patience: float = 10.0,
 ) -> Solution | None:
     """Run a plan's method together with the other ranks; rank 0 gets the solution.
 
@@ -95,7 +96,7 @@ def solve(
             from pint_diffusion.runtime.transports.watchdog import Watchdog
 
             pinned = plan.evaluators[0].device.type == "cuda"
-            watchdog = Watchdog(world.rank, hosts, plan.patience, events, on_silence)
+            watchdog = Watchdog(world.rank, hosts, patience, events, on_silence)
             transport = MpiTransport(world.comm, events, pinned, watchdog)
         runtime = Runtime(
             world.rank,
@@ -113,8 +114,7 @@ def solve(
             if (write := watch(n, k, change)) is not None:
                 runtime.decide(k, write)
 
-        method, problem = plan.method, dataclasses.replace(plan.problem, watch=watch_and_tell)
-        method.start(runtime, problem, **method.options)
+        plan.method.prepare(dataclasses.replace(plan.problem, watch=watch_and_tell))(runtime)
     except Exception as error:  # the other ranks have begun and can't be told
         raise TransportError(f"the run could not begin: {error!r}") from error
     runtime.run()
@@ -148,7 +148,7 @@ def solve_sequentially(
     """
     states: dict[int, Tensor | None] = {}
     problem = dataclasses.replace(plan.problem, ranks=1, restart=None)
-    alone = dataclasses.replace(plan, method=METHODS["sequential"], problem=problem)
+    alone = dataclasses.replace(plan, method=Sequential(), problem=problem)
     solution = solve(
         alone,
         World(),

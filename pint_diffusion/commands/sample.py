@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pint_diffusion.build.plan import Plan, make_plan
+from pint_diffusion.build.from_settings import plan_of
+from pint_diffusion.build.plan import Plan
 from pint_diffusion.commands.check.quick import refuse_or_warn
 from pint_diffusion.errors import (
     InputError,
@@ -97,7 +98,7 @@ def run_and_write(
     )
     refuse_or_warn(settings, world, denoiser)
     keep_memory()
-    plan = world.agree(lambda: make_plan(settings, world, denoiser))
+    plan = world.agree(lambda: plan_of(settings, world, denoiser))
     refuse_differences(settings, world, plan)
     manifest = Manifest(settings.out, {}, [])
     segment = first = 0
@@ -116,7 +117,7 @@ def run_and_write(
         assert found is not None
         manifest, segment = found.manifest, found.segment
         k = found.k
-        if k is not None and settings.method != "sequential":
+        if k is not None and plan.method.iterates:
             restart = world.agree(lambda: read_restart(manifest, k, problem))
             plan = dataclasses.replace(plan, problem=dataclasses.replace(problem, restart=restart))
             first = restart.k + 1
@@ -134,7 +135,7 @@ def run_and_write(
     }
     if plan.problem.restart is not None:
         about.change = list(plan.problem.restart.changes[:-1])
-    keep = settings.keep == "boundary" and not plan.method.rounds, settings.checkpoint_every
+    keep = settings.keep == "boundary" and plan.method.retires, settings.checkpoint_every
     with (
         listening() as asked,
         RunFolder(about, manifest, segment, first, *keep, world, events) as folder,
@@ -258,7 +259,7 @@ def solve_and_watch(
     """
     problem = plan.problem
     progress: Progress | RoundProgress | None = None
-    if world.rank == 0 and plan.method.rounds:
+    if world.rank == 0 and plan.method.counts == "points":
         progress = RoundProgress(problem.grid.steps)
     elif world.rank == 0:
         progress = Progress(problem.columns, problem.max_iterations, problem.tolerance)
@@ -282,7 +283,15 @@ def solve_and_watch(
 
     try:
         solution = solve(
-            plan, world, events, folder.record, watch, asked_to_end, folder.lost, folder.decided
+            plan,
+            world,
+            events,
+            folder.record,
+            watch,
+            asked_to_end,
+            folder.lost,
+            folder.decided,
+            settings.watchdog,
         )
         if settings.verify and world.rank == 0:
             sequential = verified(plan, asked)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping
 from typing import Any
 
 import h5py
@@ -13,12 +12,16 @@ from torch import Tensor
 
 import pint_diffusion
 from pint_diffusion.build.plan import Plan
+from pint_diffusion.methods.method import Method
 from pint_diffusion.run import Solution
 from pint_diffusion.runtime.events import Tally
 from pint_diffusion.runtime.world import World
 from pint_diffusion.settings.run import Settings
 from pint_diffusion.solvers.linear import try_walk
 from pint_diffusion.store.master import Master
+
+ELSEWHERE = ("slices", "bounds", "slicing", "placement", "tolerance", "max_iterations")
+"""Options of methods that the files and the summary tell in another place."""
 
 
 def describe_run(settings: Settings, world: World, plan: Plan, threads: int, cores: int) -> Master:
@@ -36,12 +39,16 @@ def describe_run(settings: Settings, world: World, plan: Plan, threads: int, cor
     facts: dict[str, Any] = {
         "status": "running",
         "config": settings.to_yaml(),
-        "method": settings.method,
-        "options": options_text(plan.method.options),
-        "rounds": plan.method.rounds,
+        "method": plan.method.name,
+        "options": options_text(plan.method),
+        "counts": plan.method.counts,
+        "column": plan.method.column,
+        "retires": plan.method.retires,
+        "iterates": plan.method.iterates,
+        "uses_coarse": plan.method.uses_coarse,
         "tolerance": problem.tolerance,
         "unit": plan.method.unit,
-        "most": plan.method.most(problem.grid),
+        "most": plan.method.enough_iterations(problem.grid),
         "coarse_solver": problem.coarse.name,
         "summed_noise": problem.coarse.solver.stochastic,
         "fine_evaluations": try_walk(problem.fine, "fine"),
@@ -66,7 +73,7 @@ def describe_run(settings: Settings, world: World, plan: Plan, threads: int, cor
     return Master(
         folder=settings.out,
         grid=problem.grid,
-        history=problem.fine.history + plan.method.own,
+        history=problem.fine.history + plan.method.extra_tensors,
         columns=problem.columns,
         state=tuple(problem.noise.shape),
         dtype=str(problem.noise.dtype).removeprefix("torch."),
@@ -74,10 +81,10 @@ def describe_run(settings: Settings, world: World, plan: Plan, threads: int, cor
     )
 
 
-def options_text(options: Mapping[str, Any]) -> str:
-    """Names and values of the options of a method that have a value."""
-    shown = {name: value for name, value in options.items() if value not in (None, ())}
-    return " ".join(f"{name} {value}" for name, value in shown.items())
+def options_text(method: Method) -> str:
+    """Names and values of a method's own options that have a value."""
+    values = {name: getattr(method, name) for name in method.stated() if name not in ELSEWHERE}
+    return " ".join(f"{name} {value}" for name, value in values.items() if value not in (None, ()))
 
 
 def figures(

@@ -138,7 +138,7 @@ class RunFolder:
         master, manifest = self._master, self._manifest
         if self._world.rank != 0:
             return
-        retires = not master.facts["rounds"]
+        retires = master.facts["retires"]
         manifest.writing = Writing(self._segment, master.columns, self._world.size, retires)
         try:
             (master.folder / FOLDER).mkdir(exist_ok=True)
@@ -163,7 +163,7 @@ class RunFolder:
             self._segment,
             self._world.rank,
             columns,
-            not self._master.facts["rounds"],
+            self._master.facts["retires"],
             self._events,
             self._first,
             not self._every,

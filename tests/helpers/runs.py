@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from pint_diffusion.build.plan import Plan, make_plan
+from pint_diffusion.build.from_settings import plan_of
+from pint_diffusion.build.plan import Plan
 from pint_diffusion.numerics.convergence import Outcome
 from pint_diffusion.run import Solution, solve
 from pint_diffusion.runtime.events import EVALUATION_KINDS, EventLog
@@ -38,7 +39,7 @@ class Run:
 
 
 def run(world: World, denoiser=None, **settings) -> Run:
-    plan = make_plan(Settings(**settings), world, denoiser)
+    plan = plan_of(Settings(**settings), world, denoiser)
     states: dict[tuple[int, int], torch.Tensor | None] = {}
     events = EventLog(world.rank)
     solution = solve(

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 import torch
 from helpers import reference
+from helpers.grids import make_grid
 from helpers.networks import stiff
 from helpers.runs import run
 from PIL import Image
 
-from pint_diffusion.build.plan import make_plan
+from pint_diffusion.build.from_settings import plan_of
 from pint_diffusion.commands.cli import main
 from pint_diffusion.errors import InputError
-from pint_diffusion.grid import make_grid
 from pint_diffusion.grid.schedule import NoiseSchedule
 from pint_diffusion.methods.chords import PUBLISHED, starts_of
 from pint_diffusion.methods.problem import Restart
@@ -109,7 +109,7 @@ def test_the_published_starts_take_the_published_ticks(exact):
 
 
 def test_results_arrive_in_order_and_are_told_with_their_change(exact):
-    plan, told = make_plan(Settings(**exact), World()), []
+    plan, told = plan_of(Settings(**exact), World()), []
     solution = solve(
         plan, World(), EventLog(0), lambda n, k, x: None,
         lambda n, k, change: told.append((n, k, change)),
@@ -137,7 +137,7 @@ def test_what_is_kept_of_a_result_is_all_that_is_needed_to_go_on(world, exact):
     solve(
         alone.plan, World(), EventLog(0), lambda n, k, x: saved.update({(n, k): x}), lambda *_: None
     )
-    plan = make_plan(Settings(**exact), world)
+    plan = plan_of(Settings(**exact), world)
     assert all({n for n, j in saved if j == k} == set(range(k, 9)) for k in range(9))
     for k in range(9) if world.size == 1 else (0, 3, 6):
         restart = Restart(k, lambda n, k=k: saved[n, k], list(alone.outcome.changes[:k]))
@@ -207,7 +207,7 @@ def test_a_file_in_place_of_the_stream_is_named(exact, tmp_path, capsys):
 @pytest.mark.parametrize("solver", sorted(set(SOLVERS) - set(JUMPING)))
 def test_other_solvers_are_refused_in_one_sentence(exact, solver):
     with pytest.raises(InputError, match="--method chords jumps with one evaluation"):
-        make_plan(Settings(**exact, solver=solver), World())
+        plan_of(Settings(**exact, solver=solver), World())
 
 
 @pytest.mark.parametrize(
@@ -224,7 +224,7 @@ def test_other_solvers_are_refused_in_one_sentence(exact, solver):
 )
 def test_starts_that_do_not_fit_are_refused(exact, given, named):
     with pytest.raises(InputError, match=named):
-        make_plan(Settings(**(exact | given)), World())
+        plan_of(Settings(**(exact | given)), World())
 
 
 @pytest.mark.parametrize("steps", [2, 3, 7, 16, 17, 50, 64, 1000])

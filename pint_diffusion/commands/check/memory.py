@@ -19,9 +19,6 @@ if TYPE_CHECKING:
 
     from pint_diffusion.commands.check.facts import Facts
 
-STATES_PER_SLICE = 3
-"""The start of a slice, its coarse value and its end."""
-
 MORE_STATES = 3
 """The noise, and one call's rows as they go in and come out."""
 
@@ -60,19 +57,6 @@ def _inactive(stat: Path) -> int:
 def state_size(samples: int, shape: Sequence[int], item: int) -> int:
     """Bytes of one boundary state (S, *shape)."""
     return samples * math.prod(shape) * item
-
-
-def held(state: int, slices: int, ranks: int) -> int:
-    """Bytes that a rank holds at least for its slices, see `STATES_PER_SLICE`."""
-    return (STATES_PER_SLICE * math.ceil(slices / ranks) + MORE_STATES) * state
-
-
-def held_of_window(state: int, points: int, history: int) -> int:
-    """Bytes that every rank holds at least of a method in rounds.
-
-    All points of a window, as they were and as they become, and what the network said of each.
-    """
-    return (points * (2 * (1 + history) + 1) + MORE_STATES) * state
 
 
 def peek(spec: str | None) -> tuple[int, tuple[int, ...]]:
