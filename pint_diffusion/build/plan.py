@@ -136,7 +136,7 @@ def make_plan(asked: Sampling, ranks: int) -> Plan:
     coarse = fine
     if method.uses_coarse:
         coarse = asked.coarse.propagator(fine, step_noise)
-        if asked.coarse.network is not None:
+        if asked.coarse.model is not None:
             evaluators.append(coarse_evaluator(asked, coarse))
         else:
             check_variance(coarse, network, "the network")
@@ -209,7 +209,7 @@ def coarse_evaluator(asked: Sampling, coarse: Propagator) -> Evaluator:
     InputError
         If the network does not fit the fine one or the grid.
     """
-    network, fine = asked.coarse.network, asked.network
+    network, fine = asked.coarse.model, asked.network
     if network.shape != fine.shape:
         raise InputError(
             f"the coarse network has samples of shape {network.shape} and the network of the fine "
