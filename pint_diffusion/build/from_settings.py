@@ -98,7 +98,11 @@ def steps_of(settings: Settings) -> int | None:
 def method_of(settings: Settings) -> Method:
     """Return the method of a run with its options."""
     kind = METHODS[settings.method]
-    shared: dict[str, Any] = {"slices": settings.slices, "bounds": settings.bounds, "slicing": settings.slicing}
+    shared: dict[str, Any] = {
+        "slices": settings.slices,
+        "bounds": settings.bounds,
+        "slicing": settings.slicing,
+    }
     shared |= {"tolerance": settings.tolerance, "max_iterations": settings.max_iterations}
     shared |= {"placement": settings.placement}
     known = {k: v for k, v in shared.items() if k in kind.stated() and v is not None}

@@ -219,9 +219,7 @@ def coarse_evaluator(asked: Sampling, coarse: Propagator) -> Evaluator:
     try:
         schedule.timestep([level.alpha_bar for level in coarse.grid.levels])
     except InputError as error:
-        raise InputError(
-            f"the coarse network can't be told a level of the grid: {error}"
-        ) from None
+        raise InputError(f"the coarse network can't be told a level of the grid: {error}") from None
     check_variance(coarse, network, "the coarse network")
     grid, device = coarse.grid, asked.device
     return Evaluator(network, grid, device, asked.dtype, asked.state_dtype, schedule=schedule)
