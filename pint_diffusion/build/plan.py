@@ -71,13 +71,13 @@ class Sampling:
     coarse: Coarse = field(default_factory=Coarse)
     corrector: Corrector = field(default_factory=Corrector)
     steps: int | None = None
-    spacing: Spacing = Spacing()
+    spacing: Spacing = field(default_factory=Spacing)
     grid: TimeGrid | None = None
     samples: int = 1
     seed: int = 0
     noise: Tensor | None = None
     batching: Batching = "auto"
-    device: torch.device = torch.device("cpu")
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     dtype: torch.dtype = torch.float32
 
     @property
