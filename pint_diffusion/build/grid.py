@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from itertools import pairwise
 from typing import TYPE_CHECKING
-
-import numpy as np
 
 from pint_diffusion.errors import InputError
 from pint_diffusion.grid.file import read_grid
-from pint_diffusion.grid.level import Level
 from pint_diffusion.grid.schedule import Schedule
-from pint_diffusion.grid.slicing import SLICINGS, check_bounds, default_slices, even_bounds
+from pint_diffusion.grid.slicing import SLICINGS, default_slices
 from pint_diffusion.grid.spacing import Spacing
 
 if TYPE_CHECKING:
-    from pint_diffusion.settings.run import Settings
     from pint_diffusion.settings.grid import GridSettings
+    from pint_diffusion.settings.run import Settings
 
 
 from pint_diffusion.grid.time_grid import TimeGrid
+
 
 def grid_of(settings: Settings, schedule: Schedule, ranks: int) -> TimeGrid:
     """Build the grid of a run.

@@ -2,35 +2,29 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from torch import Tensor
 
-from pint_diffusion.settings.run import Settings
-from pint_diffusion.numerics.convergence import Outcome, StopRule
-from pint_diffusion.errors import InputError, TransportError
-from pint_diffusion.grid import Schedule, TimeGrid
 from pint_diffusion.build.grid import grid_of
+from pint_diffusion.build.propagators import make_propagators
+from pint_diffusion.errors import InputError
+from pint_diffusion.grid import Schedule, TimeGrid
 from pint_diffusion.methods import METHODS
 from pint_diffusion.methods.method import Method
 from pint_diffusion.methods.problem import Problem
 from pint_diffusion.models import load_denoiser
 from pint_diffusion.models.conditional import condition
 from pint_diffusion.models.denoiser import Denoiser, output_shape, schedule_of
+from pint_diffusion.numerics.convergence import StopRule
 from pint_diffusion.numerics.noise import StepNoise, initial_noise
 from pint_diffusion.runtime.device import bind_device, check_dtype
 from pint_diffusion.runtime.evaluator import Evaluator
-from pint_diffusion.runtime.events import EventLog
-from pint_diffusion.runtime.requests import Ask, Clock
-from pint_diffusion.runtime.scheduler import Decided, Record, Runtime
-from pint_diffusion.runtime.transports.base import LocalTransport, Transport
 from pint_diffusion.runtime.world import World
+from pint_diffusion.settings.run import Settings
 from pint_diffusion.solvers import Propagator
-from pint_diffusion.build.propagators import make_propagators
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -48,6 +42,12 @@ class Plan:
         Most evaluations in one network call.
     patience : float
         Seconds of silence after which a rank is taken for lost.
+    name : str
+        The method's.
+    seed : int
+        Of the noise.
+    config : str
+        The settings as YAML.
     """
 
     problem: Problem
@@ -55,6 +55,14 @@ class Plan:
     method: Method
     batch_limit: int | None
     patience: float
+    name: str
+    seed: int
+    config: str
+
+    @property
+    def resumes(self) -> bool:
+        """Whether a run can go on in the middle."""
+        return self.name != "sequential"
 
 
 def make_plan(settings: Settings, world: World, denoiser: Denoiser | None = None) -> Plan:
@@ -107,7 +115,6 @@ def make_plan(settings: Settings, world: World, denoiser: Denoiser | None = None
         max_iterations=min(settings.max_iterations or most, most),
         stop_rule=StopRule(tolerance, denoiser.data_range, fine.complete_from()),
         ranks=world.size,
-        watch=lambda n, k, change: None,
         tolerance=tolerance,
         columns=method.columns(grid, **method.options),
         kind=denoiser.prediction,
@@ -121,6 +128,9 @@ def make_plan(settings: Settings, world: World, denoiser: Denoiser | None = None
         method,
         limits.get(settings.batching, settings.batching),  # type: ignore[arg-type]
         settings.watchdog,
+        settings.method,
+        settings.seed,
+        settings.to_yaml(),
     )
 
 
@@ -185,5 +195,3 @@ def load_coarse(
         raise InputError(f"{which} can't be told a level of the grid: {error}") from None
     check_variance(coarse, network, which)
     return network, schedule
-
-

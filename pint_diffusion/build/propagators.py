@@ -7,10 +7,10 @@ from functools import cache, lru_cache, partial
 
 from torch import Tensor
 
-from pint_diffusion.settings.run import Settings
 from pint_diffusion.errors import InputError
 from pint_diffusion.grid import Schedule, TimeGrid
 from pint_diffusion.numerics.noise import StepNoise
+from pint_diffusion.settings.run import Settings
 from pint_diffusion.solvers import SOLVERS
 from pint_diffusion.solvers.langevin import Corrected
 from pint_diffusion.solvers.linear import noise_weights, try_walk
