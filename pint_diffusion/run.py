@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pint_diffusion.build.plan import Plan
 from pint_diffusion.errors import Interrupted, PeerFailure, PintError, RunFailed, TransportError
-from pint_diffusion.methods import METHODS
+from pint_diffusion.methods import Sequential
 from pint_diffusion.methods.problem import Restart
 from pint_diffusion.numerics.convergence import Outcome
 from pint_diffusion.output import Ended, Output, Outputs, Watch
@@ -23,12 +23,19 @@ from pint_diffusion.runtime.scheduler import Runtime
 from pint_diffusion.runtime.transports.base import LocalTransport, Transport
 from pint_diffusion.runtime.world import World
 
+PATIENCE = 10.0
+"""Seconds of silence after which another rank is taken for lost, or twice its longest call."""
+
 Steps: TypeAlias = Generator[tuple[int, Tensor], "bool | None", "Run"]
 """A run under way: yields answers as `Runtime.run` does, and returns the result."""
 
 
 def solve(
-    plan: Plan, world: World, outputs: Iterable[Output | Watch] = (), verify: bool = False
+    plan: Plan,
+    world: World,
+    outputs: Iterable[Output | Watch] = (),
+    verify: bool = False,
+    patience: float = PATIENCE,
 ) -> Run:
     """Run a plan together with the other ranks, to its end.
 
@@ -42,6 +49,8 @@ def solve(
         Are told what happens, on every rank.
     verify : bool
         Run the sequential sampler on rank 0 afterwards.
+    patience : float
+        Seconds of silence after which another rank is taken for lost.
 
     Raises
     ------
@@ -54,7 +63,7 @@ def solve(
     TransportError
         If the ranks can no longer agree on how to end.
     """
-    steps = begin(plan, world, outputs, verify)
+    steps = begin(plan, world, outputs, verify, patience)
     while True:
         try:
             next(steps)
@@ -68,13 +77,14 @@ def begin(
     world: World,
     outputs: Iterable[Output | Watch] = (),
     verify: bool = False,
+    patience: float = PATIENCE,
     everywhere: bool = False,
 ) -> Steps:
     """Run a plan as `solve` does, answer by answer: rank 0 gets each as soon as it is there.
 
     Parameters
     ----------
-    plan, world, outputs, verify
+    plan, world, outputs, verify, patience
         See `solve`.
     everywhere : bool
         Every rank gets the answers.
@@ -86,7 +96,7 @@ def begin(
             restart = told.open(plan, world, events)
         if restart is not None:
             plan = resumed(plan, restart)
-        run = yield from _iterate(plan, world, told, events, verify, everywhere)
+        run = yield from _iterate(plan, world, told, events, verify, patience, everywhere)
     except BaseException as error:
         _close_failed(told, error)
         raise
@@ -101,7 +111,13 @@ def resumed(plan: Plan, restart: Restart) -> Plan:
 
 
 def _iterate(
-    plan: Plan, world: World, outputs: Outputs, events: EventLog, verify: bool, everywhere: bool
+    plan: Plan,
+    world: World,
+    outputs: Outputs,
+    events: EventLog,
+    verify: bool,
+    patience: float,
+    everywhere: bool,
 ) -> Steps:
     """Run the method and count what it took; fail alike on every rank."""
     answer: Tensor | None = None
@@ -110,7 +126,7 @@ def _iterate(
     interrupted: str | None = None
     with together(world):
         try:
-            runtime = _start(plan, world, outputs, events, everywhere)
+            runtime = _start(plan, world, outputs, events, patience, everywhere)
             answers, stop = runtime.run(), None
             with contextlib.suppress(StopIteration):
                 while True:
@@ -146,11 +162,17 @@ def _iterate(
 
 
 def _start(
-    plan: Plan, world: World, outputs: Outputs, events: EventLog, everywhere: bool
+    plan: Plan,
+    world: World,
+    outputs: Outputs,
+    events: EventLog,
+    patience: float,
+    everywhere: bool,
 ) -> Runtime:
     """Start the clock on all ranks at once, and the coroutines of this one."""
     transport: Transport = LocalTransport()
     problem = plan.problem
+    start = plan.method.prepare(problem)
     hosts = world.gather(world.host)
     world.barrier()
     events.restart_clock()
@@ -160,7 +182,7 @@ def _start(
             from pint_diffusion.runtime.transports.watchdog import Watchdog
 
             pinned = plan.evaluators[0].device.type == "cuda"
-            watchdog = Watchdog(world.rank, hosts, plan.patience, events, outputs.lost)
+            watchdog = Watchdog(world.rank, hosts, patience, events, outputs.lost)
             transport = MpiTransport(world.comm, events, pinned, watchdog)
         shown = Layout(tuple(problem.noise.shape), problem.noise.dtype, problem.noise.device)
         runtime = Runtime(
@@ -173,7 +195,7 @@ def _start(
             outputs,
             shown if everywhere else None,
         )
-        plan.method.start(runtime, problem, **plan.method.options)
+        start(runtime)
     except Exception as error:
         if world.size == 1:
             raise
@@ -256,7 +278,7 @@ def solve_sequentially(plan: Plan, outputs: Iterable[Output | Watch] = ()) -> Ru
         If an output ends it.
     """
     problem = dataclasses.replace(plan.problem, ranks=1, restart=None)
-    alone = dataclasses.replace(plan, method=METHODS["sequential"], problem=problem)
+    alone = dataclasses.replace(plan, method=Sequential(), problem=problem)
     return solve(alone, World(), outputs)
 
 

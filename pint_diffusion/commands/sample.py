@@ -7,7 +7,8 @@ import hashlib
 import sys
 import threading
 
-from pint_diffusion.build.plan import Plan, make_plan
+from pint_diffusion.build.from_settings import plan_of
+from pint_diffusion.build.plan import Plan
 from pint_diffusion.commands.check.quick import refuse_or_warn
 from pint_diffusion.errors import InputError, Interrupted, PintError, StoreError
 from pint_diffusion.models.denoiser import Denoiser
@@ -66,21 +67,20 @@ def run_job(
     )
     refuse_or_warn(settings, world, denoiser)
     keep_memory()
-    plan = world.agree(lambda: make_plan(settings, world, denoiser))
+    plan = world.agree(lambda: plan_of(settings, world, denoiser))
     refuse_differences(settings, world, plan)
     world.agree(lambda: refuse_own_start(settings))
     if settings.warmup:
         with contextlib.suppress(PintError):  # the run itself will say where it went wrong
             warm_up(plan)
-    files = Files(
-        settings.out, settings.force, settings.keep, settings.checkpoint_every, resume=resume
-    )
+    keep = settings.keep, settings.checkpoint_every
+    files = Files(settings.out, settings.force, *keep, resume, settings.to_yaml())
     outputs: list[Output] = [files, ProgressBar()]
     if settings.stream:
         outputs.append(Stream(settings.out / STREAM))
     with listening() as asked:
         try:
-            run = solve(plan, world, [*outputs, Asked(asked)], settings.verify)
+            run = solve(plan, world, [*outputs, Asked(asked)], settings.verify, settings.watchdog)
         except Interrupted as error:
             raise Interrupted(
                 f"{error} after iteration {world.share(files.reached)}; go on with "

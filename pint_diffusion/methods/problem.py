@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,8 +51,6 @@ class Problem:
         G, fewer steps in the same slices; a one-step solver.
     coarse_network : int
         Which network G evaluates, 0 for F's own.
-    placement : {"root", "slice"}
-        Where coarse solves and corrections run: on rank 0, or on the rank that owns the slice.
     max_iterations : int
         Most iterations K, at most M.
     stop_rule : StopRule
@@ -68,6 +65,8 @@ class Problem:
         What the fine network returns, see `predict`.
     output_shape : tuple of int
         Shape of what it returns for one sample.
+    guess : sequence of Tensor, optional
+        States (S, *shape) of points 0 .. N on which a method that can do so begins.
     restart : Restart, optional
         Where to go on from; from the noise if there is none.
     """
@@ -76,7 +75,6 @@ class Problem:
     fine: Propagator
     coarse: Propagator
     coarse_network: int
-    placement: Literal["root", "slice"]
     max_iterations: int
     stop_rule: StopRule
     ranks: int
@@ -84,6 +82,7 @@ class Problem:
     columns: int
     kind: PredictionType
     output_shape: tuple[int, ...]
+    guess: Sequence[Tensor] | None = None
     restart: Restart | None = None
 
     @property

@@ -38,7 +38,7 @@ class ProgressBar(Output):
         """Begin to show it on rank 0."""
         problem = plan.problem
         self._last = problem.columns
-        if world.rank == 0 and plan.method.rounds:
+        if world.rank == 0 and plan.method.counts == "points":
             self._shown = RoundProgress(problem.grid.steps, self._stream)
         elif world.rank == 0:
             given = problem.columns, problem.max_iterations, problem.tolerance

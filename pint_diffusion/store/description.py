@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +12,17 @@ import torch
 
 import pint_diffusion
 from pint_diffusion.build.plan import Plan
+from pint_diffusion.methods.method import Method
 from pint_diffusion.result import Run
 from pint_diffusion.runtime.world import World
 from pint_diffusion.solvers.linear import try_walk
 from pint_diffusion.store.master import Master
 
+ELSEWHERE = ("slices", "bounds", "slicing", "placement", "tolerance", "max_iterations")
+"""Options of methods that the files and the summary tell in another place."""
 
-def describe_run(plan: Plan, world: World, folder: Path) -> Master:
+
+def describe_run(plan: Plan, world: World, folder: Path, config: str) -> Master:
     """Say what is run, and what runs where: the master file before the first iteration."""
     problem, cores = plan.problem, world.host_cores()
     mpi_library = "none"
@@ -33,18 +36,22 @@ def describe_run(plan: Plan, world: World, folder: Path) -> Master:
     hosts, devices, cores_per_rank = zip(*world.gather(here), strict=True)
     facts: dict[str, Any] = {
         "status": "running",
-        "config": plan.config,
-        "method": plan.name,
-        "options": options_text(plan.method.options),
-        "rounds": plan.method.rounds,
+        "config": config,
+        "method": plan.method.name,
+        "options": options_text(plan.method),
+        "counts": plan.method.counts,
+        "column": plan.method.column,
+        "retires": plan.method.retires,
+        "iterates": plan.method.iterates,
+        "uses_coarse": plan.method.uses_coarse,
         "tolerance": problem.tolerance,
         "unit": plan.method.unit,
-        "most": plan.method.most(problem.grid),
+        "most": plan.method.enough_iterations(problem.grid),
         "coarse_solver": problem.coarse.name,
         "summed_noise": problem.coarse.solver.stochastic,
         "fine_evaluations": try_walk(problem.fine, "fine"),
         "coarse_evaluations": try_walk(problem.coarse, "coarse"),
-        "seed": plan.seed,
+        "seed": plan.asked.seed,
         "data_range": problem.stop_rule.data_range,
         "ranks": world.size,
         "threads": torch.get_num_threads(),
@@ -64,7 +71,7 @@ def describe_run(plan: Plan, world: World, folder: Path) -> Master:
     return Master(
         folder=folder,
         grid=problem.grid,
-        history=problem.fine.history + plan.method.own,
+        history=problem.fine.history + plan.method.extra_tensors,
         columns=problem.columns,
         state=tuple(problem.noise.shape),
         dtype=str(problem.noise.dtype).removeprefix("torch."),
@@ -72,10 +79,10 @@ def describe_run(plan: Plan, world: World, folder: Path) -> Master:
     )
 
 
-def options_text(options: Mapping[str, Any]) -> str:
-    """Names and values of the options of a method that have a value."""
-    shown = {name: value for name, value in options.items() if value not in (None, ())}
-    return " ".join(f"{name} {value}" for name, value in shown.items())
+def options_text(method: Method) -> str:
+    """Names and values of a method's own options that have a value."""
+    values = {name: getattr(method, name) for name in method.stated() if name not in ELSEWHERE}
+    return " ".join(f"{name} {value}" for name, value in values.items() if value not in (None, ()))
 
 
 def figures(run: Run) -> dict[str, Any]:

@@ -93,6 +93,8 @@ class Files(Output):
         Seconds from one iteration that is written to the next, with ``keep="final"``; 0 for all.
     resume : bool
         Go on with the run that is in the folder.
+    config : str, optional
+        The settings of the run as YAML; made of its objects if not given.
 
     Raises
     ------
@@ -110,6 +112,7 @@ class Files(Output):
         keep: Literal["boundary", "final"] = "boundary",
         checkpoint_every: float = 0.0,
         resume: bool = False,
+        config: str | None = None,
     ) -> None:
         if keep not in ("boundary", "final"):
             raise InputError(f"`keep` is {keep!r}, but must be 'boundary' or 'final'")
@@ -125,6 +128,7 @@ class Files(Output):
         self._keep = keep
         self._every = float(checkpoint_every)
         self._resume = resume
+        self._config = config
         self._written = time.monotonic()
         self._held = contextlib.ExitStack()
         self._due_now: bool | None = None
@@ -136,7 +140,7 @@ class Files(Output):
         identity = fingerprint(networks) if world.rank == 0 else ""
         try:
             restart = self._take(plan, identity)
-            master = self._master = describe_run(plan, world, self.path)
+            master = self._master = describe_run(plan, world, self.path, self._config or "")
             master.facts |= {
                 "fingerprint": identity,
                 "segment": self._segment,
@@ -144,7 +148,7 @@ class Files(Output):
             }
             master.change = list(restart.changes[:-1]) if restart else []
             self._first = restart.k + 1 if restart else 0
-            self._keep_all = self._keep == "boundary" and not master.facts["rounds"]
+            self._keep_all = self._keep == "boundary" and plan.method.retires
             self._reserve = Reserve(self.path)
             world.agree(self._begin)
             columns = range(world.rank, master.columns, world.size)
@@ -176,7 +180,7 @@ class Files(Output):
         if found is None:
             return None
         self._manifest, self._segment, k = found.manifest, found.segment, found.k
-        if k is None or not plan.resumes:
+        if k is None or not plan.method.iterates:
             return None
         return world.agree(lambda: read_restart(found.manifest, k, problem))
 
@@ -184,7 +188,7 @@ class Files(Output):
         master, manifest = self._master, self._manifest
         if self._world.rank != 0:
             return
-        retires = not master.facts["rounds"]
+        retires = master.facts["retires"]
         manifest.writing = Writing(self._segment, master.columns, self._world.size, retires)
         try:
             (master.folder / FOLDER).mkdir(exist_ok=True)
@@ -209,7 +213,7 @@ class Files(Output):
             self._segment,
             self._world.rank,
             columns,
-            not self._master.facts["rounds"],
+            self._master.facts["retires"],
             self._events,
             self._first,
             not self._every,

@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from pint_diffusion.build.plan import Plan, make_plan
+from pint_diffusion.build.from_settings import plan_of
+from pint_diffusion.build.plan import Plan
 from pint_diffusion.numerics.convergence import Outcome
 from pint_diffusion.output import Output
 from pint_diffusion.result import Run as Result
@@ -60,7 +61,7 @@ class Run:
 
 
 def run(world: World, denoiser=None, **settings) -> Run:
-    return run_plan(make_plan(Settings(**settings), world, denoiser), world)
+    return run_plan(plan_of(Settings(**settings), world, denoiser), world)
 
 
 def run_plan(plan: Plan, world: World, restart=None) -> Run:

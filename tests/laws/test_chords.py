@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 import torch
 from helpers import reference
+from helpers.grids import make_grid
 from helpers.networks import stiff
 from helpers.runs import run, run_plan
 from PIL import Image
 
-from pint_diffusion.build.plan import make_plan
+from pint_diffusion.build.from_settings import plan_of
 from pint_diffusion.commands.cli import main
 from pint_diffusion.errors import InputError
-from pint_diffusion.grid import make_grid
 from pint_diffusion.grid.schedule import NoiseSchedule
 from pint_diffusion.methods.chords import PUBLISHED, starts_of
 from pint_diffusion.methods.problem import Restart
@@ -108,7 +108,7 @@ def test_the_published_starts_take_the_published_ticks(exact):
 
 
 def test_results_arrive_in_order_and_are_told_with_their_change(exact):
-    plan, told = make_plan(Settings(**exact), World()), []
+    plan, told = plan_of(Settings(**exact), World()), []
     done = solve(plan, World(), [lambda k, answer, change: told.append((k, change))])
     assert [k for k, _ in told] == list(range(9))
     assert told[0][1] is None
@@ -128,7 +128,7 @@ def test_a_tolerance_stops_once_all_samples_have_changed_by_less(world, exact):
 
 def test_what_is_kept_of_a_result_is_all_that_is_needed_to_go_on(world, exact):
     """Each result's checkpoint, alone, leads to the bits of the undisturbed run, on any ranks."""
-    alone, plan = run(World(), **exact), make_plan(Settings(**exact), world)
+    alone, plan = run(World(), **exact), plan_of(Settings(**exact), world)
     saved = alone.states
     assert all({n for n, j in saved if j == k} == set(range(k, 9)) for k in range(9))
     for k in range(9) if world.size == 1 else (0, 3, 6):
@@ -192,7 +192,7 @@ def test_a_file_in_place_of_the_stream_is_named(exact, tmp_path, capsys):
 @pytest.mark.parametrize("solver", sorted(set(SOLVERS) - set(JUMPING)))
 def test_other_solvers_are_refused_in_one_sentence(exact, solver):
     with pytest.raises(InputError, match="--method chords jumps with one evaluation"):
-        make_plan(Settings(**exact, solver=solver), World())
+        plan_of(Settings(**exact, solver=solver), World())
 
 
 @pytest.mark.parametrize(
@@ -209,7 +209,7 @@ def test_other_solvers_are_refused_in_one_sentence(exact, solver):
 )
 def test_starts_that_do_not_fit_are_refused(exact, given, named):
     with pytest.raises(InputError, match=named):
-        make_plan(Settings(**(exact | given)), World())
+        plan_of(Settings(**(exact | given)), World())
 
 
 @pytest.mark.parametrize("steps", [2, 3, 7, 16, 17, 50, 64, 1000])

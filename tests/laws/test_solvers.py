@@ -12,8 +12,7 @@ from helpers.networks import Contraction
 from helpers.runs import run, run_alone
 
 from pint_diffusion.report.bound import dataflow_bound
-from pint_diffusion.solvers import SOLVERS, Solver
-from pint_diffusion.solvers.ddim import ddim
+from pint_diffusion.solvers import DDIM, SOLVERS
 from pint_diffusion.solvers.linear import try_walk
 
 PLACEMENTS = ["root", "slice"]
@@ -199,11 +198,15 @@ def test_a_solver_that_begins_elsewhere_and_does_not_say_so_is_still_exact(
 ):
     """The shared evaluation is recalled only for the state and the level that it was made of."""
 
-    async def wary(evaluate, x, stride):
-        seen = await evaluate(0.9 * x, stride.here)
-        return await ddim(evaluate, x + 0.01 * seen.x0, stride, eta=0.0)
+    class Wary(DDIM):
+        name = "wary"
+        evaluations = 2
 
-    monkeypatch.setitem(SOLVERS, "wary", Solver(wary, evaluations=2))
+        async def step(self, evaluate, x, stride):
+            seen = await evaluate(0.9 * x, stride.here)
+            return await DDIM.step(self, evaluate, x + 0.01 * seen.x0, stride)
+
+    monkeypatch.setitem(SOLVERS, "wary", Wary)
     given = {**exact, "solver": "wary", "coarse_solver": "ddim", "tolerance": 1e-300}
     done = run(world, **given, placement="slice")
     walk = run_alone(world, **given, method="sequential")

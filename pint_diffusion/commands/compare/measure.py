@@ -13,7 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pint_diffusion.build.plan import Plan, make_plan
+from pint_diffusion.build.from_settings import plan_of
+from pint_diffusion.build.plan import Plan
 from pint_diffusion.commands.compare.entries import Entry
 from pint_diffusion.models.denoiser import Denoiser
 from pint_diffusion.output import Answers, Output
@@ -107,7 +108,7 @@ class Bench:
             On every rank, if it can't be solved by that method.
         """
         settings = self._settings.model_copy(update=given)
-        return self._world.agree(lambda: make_plan(settings, self._world, self._denoiser))
+        return self._world.agree(lambda: plan_of(settings, self._world, self._denoiser))
 
     def run(self, given: dict[str, Any]) -> Measured:
         """Run once; the first run is the sequential one, which the others are compared with.
