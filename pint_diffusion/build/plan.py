@@ -100,12 +100,15 @@ class Plan:
         What solves it, with its options.
     batch_limit : int or None
         Most evaluations in one network call.
+    asked : Sampling
+        What was asked for.
     """
 
     problem: Problem
     evaluators: list[Evaluator]
     method: Method
     batch_limit: int | None
+    asked: Sampling
 
 
 def make_plan(asked: Sampling, ranks: int) -> Plan:
@@ -149,7 +152,6 @@ def make_plan(asked: Sampling, ranks: int) -> Plan:
         max_iterations=min(method.max_iterations or enough, enough),
         stop_rule=StopRule(method.tolerance, network.data_range, fine.complete_from()),
         ranks=ranks,
-        watch=lambda n, k, change: None,
         tolerance=method.tolerance,
         columns=method.columns(grid),
         kind=network.prediction,
@@ -159,7 +161,7 @@ def make_plan(asked: Sampling, ranks: int) -> Plan:
     if method.begins_on is not None:
         problem = replace(problem, guess=trajectory(problem, method.begins_on))
     limit = {"auto": None, "off": 1}.get(str(asked.batching), asked.batching)
-    return Plan(problem, evaluators, method, limit)  # type: ignore[arg-type]
+    return Plan(problem, evaluators, method, limit, asked)  # type: ignore[arg-type]
 
 
 def fine_propagator(
