@@ -71,13 +71,13 @@ class Sampling:
     coarse: Coarse = field(default_factory=Coarse)
     corrector: Corrector = field(default_factory=Corrector)
     steps: int | None = None
-    spacing: Spacing = Spacing()
+    spacing: Spacing = field(default_factory=Spacing)
     grid: TimeGrid | None = None
     samples: int = 1
     seed: int = 0
     noise: Tensor | None = None
     batching: Batching = "auto"
-    device: torch.device = torch.device("cpu")
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     dtype: torch.dtype = torch.float32
 
     @property
@@ -100,12 +100,15 @@ class Plan:
         What solves it, with its options.
     batch_limit : int or None
         Most evaluations in one network call.
+    asked : Sampling
+        What was asked for.
     """
 
     problem: Problem
     evaluators: list[Evaluator]
     method: Method
     batch_limit: int | None
+    asked: Sampling
 
 
 def make_plan(asked: Sampling, ranks: int) -> Plan:
@@ -149,7 +152,6 @@ def make_plan(asked: Sampling, ranks: int) -> Plan:
         max_iterations=min(method.max_iterations or enough, enough),
         stop_rule=StopRule(method.tolerance, network.data_range, fine.complete_from()),
         ranks=ranks,
-        watch=lambda n, k, change: None,
         tolerance=method.tolerance,
         columns=method.columns(grid),
         kind=network.prediction,
@@ -159,7 +161,7 @@ def make_plan(asked: Sampling, ranks: int) -> Plan:
     if method.begins_on is not None:
         problem = replace(problem, guess=trajectory(problem, method.begins_on))
     limit = {"auto": None, "off": 1}.get(str(asked.batching), asked.batching)
-    return Plan(problem, evaluators, method, limit)  # type: ignore[arg-type]
+    return Plan(problem, evaluators, method, limit, asked)  # type: ignore[arg-type]
 
 
 def fine_propagator(
@@ -219,9 +221,7 @@ def coarse_evaluator(asked: Sampling, coarse: Propagator) -> Evaluator:
     try:
         schedule.timestep([level.alpha_bar for level in coarse.grid.levels])
     except InputError as error:
-        raise InputError(
-            f"the coarse network can't be told a level of the grid: {error}"
-        ) from None
+        raise InputError(f"the coarse network can't be told a level of the grid: {error}") from None
     check_variance(coarse, network, "the coarse network")
     grid, device = coarse.grid, asked.device
     return Evaluator(network, grid, device, asked.dtype, asked.state_dtype, schedule=schedule)

@@ -188,9 +188,9 @@ def chords(problem: Problem, starts: tuple[int, ...], runtime: Runtime) -> None:
             runtime.keep(cores, k, torch.stack([answer, torch.zeros_like(answer)]))
             for c in range(cores - k):
                 await kept[c, k]  # else a rank might be stopped before it has kept its columns
-            problem.watch(cores, k, torch.from_numpy(changes[-1]) if changes else None)
-            last, exact = k >= problem.max_iterations, k == cores
-            if k and (outcome := problem.stop_rule.outcome(changes, last, exact)):
+            stop = await runtime.answer(k, answer, changes[-1] if changes else None)
+            last = stop or k >= problem.max_iterations
+            if outcome := problem.outcome(changes, last, exact=k == cores):
                 break
             k, old, answer = k + 1, answer, await ends[cores - k - 1, 0]
             assert answer is not None

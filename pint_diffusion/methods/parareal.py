@@ -180,20 +180,23 @@ def parareal(problem: Problem, placement: str, runtime: Runtime) -> None:
 
     async def watch(n: int) -> None:
         for k in range(k0 + 1, min(n, last) + 1):
-            problem.watch(n, k, await change[n, k])
+            await change[n, k]
+            runtime.boundary(n, k)
 
     async def judge() -> None:
-        await u[slices, k0]
         changes = list(restart.changes) if restart else []
-        problem.watch(slices, k0, torch.from_numpy(changes[-1]) if changes else None)
-        k = k0
-        while not (k and (outcome := problem.stop_rule.outcome(changes, k >= last, k == slices))):
+        k, state = k0, await u[slices, k0]
+        while True:
+            assert state is not None
+            stop = await runtime.answer(k, state[0], changes[-1] if changes else None)
+            if outcome := problem.outcome(changes, stop or k >= last, exact=k == slices):
+                break
             k += 1
-            await u[slices, k]
-            moved = await change[slices, k]
-            assert moved is not None
-            problem.watch(slices, k, moved)
-            changes.append(moved.numpy())
+            moved = await u[slices, k]
+            state = state if moved is None else moved
+            told = await change[slices, k]
+            assert told is not None
+            changes.append(told.numpy())
         runtime.finish(outcome)
 
     runtime.spawn(maker(k0), start)

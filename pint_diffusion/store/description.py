@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import platform
+from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
 import torch
-from torch import Tensor
 
 import pint_diffusion
 from pint_diffusion.build.plan import Plan
 from pint_diffusion.methods.method import Method
-from pint_diffusion.run import Solution
-from pint_diffusion.runtime.events import Tally
+from pint_diffusion.result import Run
 from pint_diffusion.runtime.world import World
-from pint_diffusion.settings.run import Settings
 from pint_diffusion.solvers.linear import try_walk
 from pint_diffusion.store.master import Master
 
@@ -24,9 +22,9 @@ ELSEWHERE = ("slices", "bounds", "slicing", "placement", "tolerance", "max_itera
 """Options of methods that the files and the summary tell in another place."""
 
 
-def describe_run(settings: Settings, world: World, plan: Plan, threads: int, cores: int) -> Master:
+def describe_run(plan: Plan, world: World, folder: Path, config: str) -> Master:
     """Say what is run, and what runs where: the master file before the first iteration."""
-    problem = plan.problem
+    problem, cores = plan.problem, world.host_cores()
     mpi_library = "none"
     if world.comm is not None:
         from mpi4py import MPI
@@ -38,7 +36,7 @@ def describe_run(settings: Settings, world: World, plan: Plan, threads: int, cor
     hosts, devices, cores_per_rank = zip(*world.gather(here), strict=True)
     facts: dict[str, Any] = {
         "status": "running",
-        "config": settings.to_yaml(),
+        "config": config,
         "method": plan.method.name,
         "options": options_text(plan.method),
         "counts": plan.method.counts,
@@ -53,10 +51,10 @@ def describe_run(settings: Settings, world: World, plan: Plan, threads: int, cor
         "summed_noise": problem.coarse.solver.stochastic,
         "fine_evaluations": try_walk(problem.fine, "fine"),
         "coarse_evaluations": try_walk(problem.coarse, "coarse"),
-        "seed": settings.seed,
+        "seed": plan.asked.seed,
         "data_range": problem.stop_rule.data_range,
         "ranks": world.size,
-        "threads": threads,
+        "threads": torch.get_num_threads(),
         "hosts": hosts,
         "devices": devices,
         "mpi_library": mpi_library,
@@ -71,7 +69,7 @@ def describe_run(settings: Settings, world: World, plan: Plan, threads: int, cor
     if device.type == "cpu":
         facts["cores_per_rank"] = min(cores_per_rank)
     return Master(
-        folder=settings.out,
+        folder=folder,
         grid=problem.grid,
         history=problem.fine.history + plan.method.extra_tensors,
         columns=problem.columns,
@@ -87,21 +85,16 @@ def options_text(method: Method) -> str:
     return " ".join(f"{name} {value}" for name, value in values.items() if value not in (None, ()))
 
 
-def figures(
-    solution: Solution, tallies: list[Tally], sequential: tuple[Tensor, float] | None
-) -> dict[str, Any]:
-    """Count and time a solved run, and keep the sequential answer if there is one."""
-    calls = sum(tally.calls for tally in tallies)
-    counted: dict[str, Any] = {
-        "evaluations": sum(tally.evaluations for tally in tallies),
-        "evaluations_wasted": sum(tally.wasted for tally in tallies),
-        "evaluations_deep": solution.clock.deep,
-        "calls_deep": solution.clock.calls,
-        "network_calls": calls,
-        "evaluation_time": sum(tally.evaluating for tally in tallies) / max(calls, 1),
-        "wall_time": solution.wall_time,
+def figures(run: Run) -> dict[str, Any]:
+    """Return the counts and times of a run as attributes."""
+    outcome = run.outcome
+    names = (
+        *("evaluations", "evaluations_wasted", "evaluations_deep", "calls_deep"),
+        *("network_calls", "evaluation_time", "wall_time", "sequential_wall_time"),
+    )
+    counted = {name: getattr(run, name) for name in names if getattr(run, name) is not None}
+    return counted | {
+        "iterations": outcome.iterations,
+        "converged": outcome.converged,
+        "exact": outcome.exact,
     }
-    if sequential is not None:
-        answer, seconds = sequential
-        counted |= {"sequential": answer.cpu().numpy(), "sequential_wall_time": seconds}
-    return counted

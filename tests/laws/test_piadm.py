@@ -170,7 +170,7 @@ def sampled(**given):
     """Answer of the sequential walk, to which PIADM's differs by its tolerance; its last level."""
     settings = {"dtype": "float64", "samples": COUNT, "method": "sequential", **OU, **given}
     plan = plan_of(parse_run(flags(settings)), World(), blobs())
-    answer, _ = solve_sequentially(plan)
+    answer = solve_sequentially(plan).samples
     return answer.numpy(), plan.problem.grid.levels[-1]
 
 

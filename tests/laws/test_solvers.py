@@ -98,7 +98,7 @@ def test_every_solver_is_exact_after_m_iterations_with_the_same_bits_on_any_rank
             assert torch.equal(done.boundary[k, : k + 1], walk.boundary[0, : k + 1])
         assert not torch.equal(done.boundary[2], walk.boundary[0])
         assert torch.equal(done.boundary, alone.boundary)
-        assert done.solution.clock.deep == alone.solution.clock.deep
+        assert done.result.evaluations_deep == alone.result.evaluations_deep
 
 
 @pytest.mark.parametrize("placement", PLACEMENTS)
@@ -190,7 +190,7 @@ def test_evaluations_deep_are_the_bound_for_any_solver(world, exact, placement, 
     done = run(world, **given, placement=placement)
     problem = done.plan.problem
     counts = try_walk(problem.fine, "fine"), try_walk(problem.coarse, "coarse")
-    assert done.solution.clock.deep == dataflow_bound(*counts, 3)
+    assert done.result.evaluations_deep == dataflow_bound(*counts, 3)
 
 
 def test_a_solver_that_begins_elsewhere_and_does_not_say_so_is_still_exact(

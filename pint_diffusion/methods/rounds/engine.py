@@ -145,7 +145,9 @@ def picard(sweep: Sweep, problem: Problem, runtime: Runtime) -> None:
         while True:
             keep(k, windows, preview)
             if runtime.rank == 0:
-                problem.watch(columns, k, torch.from_numpy(changes[-1]) if changes else None)
+                told = changes[-1] if changes else None
+                if await runtime.answer(k, preview, told):
+                    return runtime.finish(outcome(k, changes))
             under_way = [window for window in windows if window.begin < steps]
             if not under_way or k >= problem.max_iterations:
                 break

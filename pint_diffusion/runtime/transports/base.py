@@ -12,7 +12,7 @@ from pint_diffusion.runtime.requests import Clock, Key
 
 
 class Control(IntEnum):
-    """Messages that carry no value, told apart by the place of a cells index."""
+    """Messages of ranks to one another, told apart by the place of a cells index."""
 
     STOP = -1
     """The run is decided; everything under way is speculation beyond the answer."""
@@ -26,6 +26,8 @@ class Control(IntEnum):
     """Iteration k is to be written by every rank."""
     PASS = -6
     """Iteration k is not to be written."""
+    ANSWER = -7
+    """The answer of iteration k, for those who watch on other ranks; has a value."""
 
 
 @dataclass(frozen=True)
