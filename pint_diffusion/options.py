@@ -118,7 +118,7 @@ class Registry(dict[str, type[Kind]], Generic[Kind]):
 
     def __init__(self, base: type[Kind], *kinds: type[Kind]) -> None:
         super().__init__({kind.name: kind for kind in kinds})
-        self._base, base.registry = base, self
+        self.base, base.registry = base, self
         self._others: dict[str, type[Kind]] = {}
 
     def find(self, name: str) -> type[Kind]:
@@ -131,7 +131,7 @@ class Registry(dict[str, type[Kind]], Generic[Kind]):
         """
         if name in self:
             return self[name]
-        what = self._base.kind
+        what = self.base.kind
         if ":" not in name:
             raise InputError(
                 f"unknown {what} {name!r}: it is one of {', '.join(self)}, or module:Class or "
@@ -139,10 +139,10 @@ class Registry(dict[str, type[Kind]], Generic[Kind]):
             )
         if name not in self._others:
             found = third_party.load(name)
-            if not (isinstance(found, type) and issubclass(found, self._base)):
+            if not (isinstance(found, type) and issubclass(found, self.base)):
                 raise InputError(
-                    f"the {what} {name} is no subclass of {self._base.__module__}."
-                    f"{self._base.__name__}: write one"
+                    f"the {what} {name} is no subclass of {self.base.__module__}."
+                    f"{self.base.__name__}: write one"
                 )
             self._others[name] = found
         return self._others[name]
@@ -166,12 +166,12 @@ class Registry(dict[str, type[Kind]], Generic[Kind]):
             options = {key: one for key, one in value.items() if key != "name"}
             return self.find(value["name"])(**options)
         if isinstance(value, Mapping):
-            raise InputError(f"`{self._base.kind}` has no name: give one of {', '.join(self)}")
+            raise InputError(f"`{self.base.kind}` has no name: give one of {', '.join(self)}")
         return self.find(value)() if isinstance(value, str) else value
 
 
 def plain(value: Any) -> Any:
-    """Return a value as YAML and JSON have it; of an object its name, if it has one, and options."""
+    """Return a value as YAML and JSON have it; of an object its name, if any, and its options."""
     if isinstance(value, Options):
         registry = value.registry
         named = {} if registry is None else {"name": registry.name_of(type(value))}

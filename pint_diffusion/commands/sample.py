@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import sys
+import logging
+import math
 import threading
 
 from pint_diffusion.build.from_settings import plan_of
@@ -24,6 +25,8 @@ from pint_diffusion.settings.run import Settings
 from pint_diffusion.store.folder import STREAM, Files
 from pint_diffusion.store.master import read_run
 from pint_diffusion.store.record import RunRecord
+
+LOG = logging.getLogger(__name__)
 
 
 def run_job(
@@ -70,6 +73,9 @@ def run_job(
     plan = world.agree(lambda: plan_of(settings, world, denoiser))
     refuse_differences(settings, world, plan)
     world.agree(lambda: refuse_own_start(settings))
+    doubt = plan.method.doubt(plan.problem)
+    if doubt is not None and world.rank == 0:
+        LOG.warning(doubt, extra={"rank": 0})
     if settings.warmup:
         with contextlib.suppress(PintError):  # the run itself will say where it went wrong
             warm_up(plan)
@@ -80,17 +86,17 @@ def run_job(
         outputs.append(Stream(settings.out / STREAM))
     with listening() as asked:
         try:
-            run = solve(plan, world, [*outputs, Asked(asked)], settings.verify, settings.watchdog)
+            patience = settings.watchdog or math.inf
+            run = solve(plan, world, [*outputs, Asked(asked)], settings.verify, patience)
         except Interrupted as error:
             raise Interrupted(
                 f"{error} after iteration {world.share(files.reached)}; go on with "
                 f"'pint-diffusion resume {settings.out}'"
             ) from None
         if settings.verify and world.rank == 0 and run.sequential is None:
-            print(
-                "pint-diffusion: note: a signal ended the sequential sampler of --verify; the run "
-                "is complete",
-                file=sys.stderr,
+            LOG.info(
+                "a signal ended the sequential sampler of `verify`; the run is complete",
+                extra={"rank": 0},
             )
         return world.agree(lambda: read_and_draw(settings) if world.rank == 0 else None)
 
@@ -121,12 +127,12 @@ def refuse_own_start(settings: Settings) -> None:
     InputError
         If it is in the folder of the run.
     """
-    begin = settings.warm_start
+    begin = settings.method.begins_on
     if begin is not None:
         run = begin if begin.is_dir() else begin.parent
         if run.resolve() == settings.out.resolve():
             raise InputError(
-                f"--out {settings.out} holds the run of --warm-start, which this one would "
+                f"`out` {settings.out} holds the run of `warm_start`, which this one would "
                 "overwrite: give another folder"
             )
 
@@ -154,7 +160,7 @@ def refuse_differences(settings: Settings, world: World, plan: Plan) -> None:
         if device != seen[0][1]:
             raise InputError(
                 f"rank {rank} on {host} would compute on {device} and rank 0 on {seen[0][1]}: use "
-                "--device cpu, or find out with 'pint-diffusion check' why that host sees no GPU"
+                "`device` cpu, or find out with 'pint-diffusion check' why that host sees no GPU"
             )
 
 

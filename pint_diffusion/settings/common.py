@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from pydantic import Field
 
 from pint_diffusion.options import FREE
 from pint_diffusion.settings.reading import CommandSettings
 
-NETWORK = {"group": "network"}
-GRID = {"group": "time grid"}
-RUN = {"group": "run"}
-FILES = {"group": "files"}
+NETWORK: dict[str, Any] = {"group": "network"}
+GRID: dict[str, Any] = {"group": "time grid"}
+RUN: dict[str, Any] = {"group": "run"}
+FILES: dict[str, Any] = {"group": "files"}
 """``json_schema_extra`` of settings: the group in which help lists them."""
 
-NEW = {"resume": "new"}
+NEW: dict[str, Any] = {"resume": "new"}
 """``json_schema_extra`` of settings of a run that begins, which `resume` does not take."""
 
 SPACING_OPTIONS = (

@@ -222,7 +222,12 @@ def refuse_unknown(
                 f"`{option}` is an option of the {those}, and the {name} is "
                 f"{registry.name_of(chosen[name])}, which has: {chosen[name].listed()}"
             )
-    raise InputError(f"unrecognized argument: {argument}; see pint-diffusion {kind.name} --help")
+    raise InputError(f"unrecognized argument: {argument}; see {command_of(kind)} --help")
+
+
+def command_of(kind: type[Options]) -> str:
+    """Return what a user writes to start a command."""
+    return f"{getattr(kind, 'program', '')} {kind.name}".strip()
 
 
 def as_flags(text: str) -> str:
@@ -250,21 +255,21 @@ def help_text(
     for name, registry in registries.items():
         flags += [flag for one in registry.values() for flag in own_flags(name, one)] * all_
     places = "".join(f" {flag.name.upper()}" for flag in flags if flag.takes_place)
-    lines = [f"usage: pint-diffusion {kind.name}{places} [options]", ""]
+    lines = [f"usage: {command_of(kind)}{places} [options]", ""]
     lines += [(kind.__doc__ or "").strip().splitlines()[0]]
     groups: dict[str, list[str]] = {}
     for flag in sorted(flags, key=lambda flag: place_of(flag.group)):
         groups.setdefault(flag.group, []).extend(entry(flag))
     groups.setdefault("options", []).extend(wrapped("--help", "print this and end"))
     if registries:
-        groups["options"] += wrapped("--help-all", f"the same, for every {' and '.join(registries)}")
+        of_all = f"the same, for every {' and '.join(registries)}"
+        groups["options"] += wrapped("--help-all", of_all)
     alike: dict[tuple[str, ...], list[str]] = {}
     for group, entries in groups.items():
         alike.setdefault(tuple(entries), []).append(group)
-    for entries, titles in alike.items():
-        first, *others = titles
+    for shown, (first, *others) in alike.items():
         told = ", ".join([first, *(group.split(maxsplit=1)[1] for group in others)])
-        lines += ["", *textwrap.wrap(f"{told}:", WIDTH), *entries]
+        lines += ["", *textwrap.wrap(f"{told}:", WIDTH), *shown]
     return "\n".join(lines) + "\n"
 
 
@@ -307,7 +312,7 @@ def default_text(flag: Flag) -> str:
 def form(annotation: Any) -> str:
     """Return how a value of a type is written."""
     names = {int: "N", float: "X", str: "NAME"}
-    shown = []
+    shown: list[str] = []
     for kind in kinds_of(annotation):
         if get_origin(kind) is Literal:
             shown += map(str, get_args(kind))

@@ -21,7 +21,7 @@ class CommandSettings(Options):
 
     Attributes
     ----------
-    name : str
+    program, name : str
         Of the command.
     choices : dict
         Where the classes are that a setting names, by the name of the setting. Their options are
@@ -30,6 +30,7 @@ class CommandSettings(Options):
         Under which help lists the settings that name none.
     """
 
+    program: ClassVar[str] = "pint-diffusion"
     kind: ClassVar[str] = "command"
     group: ClassVar[str] = "options"
     choices: ClassVar[dict[str, Any]] = {}
@@ -151,9 +152,7 @@ def read_flat(
         flags.refuse_unknown(rest[0], kind, chosen, kind.choices)
     for flag in known:
         if flag.takes_place and flat.get(flag.name) is None:
-            raise InputError(
-                f"{flag.name.upper()} is missing; see pint-diffusion {kind.name} --help"
-            )
+            raise InputError(f"{flag.name.upper()} is missing; see {flags.command_of(kind)} --help")
     return flat
 
 
