@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from helpers import reference
+from helpers.flat import flags, settings_of
 from helpers.grids import make_grid
 from helpers.networks import stiff
 from helpers.runs import run, run_plan
@@ -19,7 +20,6 @@ from pint_diffusion.methods.chords import PUBLISHED, starts_of
 from pint_diffusion.methods.problem import Restart
 from pint_diffusion.run import solve
 from pint_diffusion.runtime.world import World
-from pint_diffusion.settings.run import Settings
 from pint_diffusion.solvers import SOLVERS
 from pint_diffusion.store.master import read_run
 
@@ -108,7 +108,7 @@ def test_the_published_starts_take_the_published_ticks(exact):
 
 
 def test_results_arrive_in_order_and_are_told_with_their_change(exact):
-    plan, told = plan_of(Settings(**exact), World()), []
+    plan, told = plan_of(settings_of(**exact), World()), []
     done = solve(plan, World(), [lambda k, answer, change: told.append((k, change))])
     assert [k for k, _ in told] == list(range(9))
     assert told[0][1] is None
@@ -128,7 +128,7 @@ def test_a_tolerance_stops_once_all_samples_have_changed_by_less(world, exact):
 
 def test_what_is_kept_of_a_result_is_all_that_is_needed_to_go_on(world, exact):
     """Each result's checkpoint, alone, leads to the bits of the undisturbed run, on any ranks."""
-    alone, plan = run(World(), **exact), plan_of(Settings(**exact), world)
+    alone, plan = run(World(), **exact), plan_of(settings_of(**exact), world)
     saved = alone.states
     assert all({n for n, j in saved if j == k} == set(range(k, 9)) for k in range(9))
     for k in range(9) if world.size == 1 else (0, 3, 6):
@@ -138,11 +138,6 @@ def test_what_is_kept_of_a_result_is_all_that_is_needed_to_go_on(world, exact):
         assert again.states.keys() == {(n, j) for n, j in saved if j >= k}
         for at, x in again.states.items():
             assert torch.equal(x, saved[at]), at
-
-
-def flags(given):
-    text = {name: ",".join(map(str, v)) if name == "starts" else v for name, v in given.items()}
-    return [f"--{name.replace('_', '-')}={value}" for name, value in text.items()]
 
 
 def test_a_run_that_was_stopped_is_gone_on_with_to_the_same_bits(exact, tmp_path, capsys):
@@ -192,7 +187,7 @@ def test_a_file_in_place_of_the_stream_is_named(exact, tmp_path, capsys):
 @pytest.mark.parametrize("solver", sorted(set(SOLVERS) - set(JUMPING)))
 def test_other_solvers_are_refused_in_one_sentence(exact, solver):
     with pytest.raises(InputError, match="--method chords jumps with one evaluation"):
-        plan_of(Settings(**exact, solver=solver), World())
+        plan_of(settings_of(**exact, solver=solver), World())
 
 
 @pytest.mark.parametrize(
@@ -209,7 +204,7 @@ def test_other_solvers_are_refused_in_one_sentence(exact, solver):
 )
 def test_starts_that_do_not_fit_are_refused(exact, given, named):
     with pytest.raises(InputError, match=named):
-        plan_of(Settings(**(exact | given)), World())
+        plan_of(settings_of(**(exact | given)), World())
 
 
 @pytest.mark.parametrize("steps", [2, 3, 7, 16, 17, 50, 64, 1000])

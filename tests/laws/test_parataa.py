@@ -7,6 +7,7 @@ import re
 import numpy as np
 import pytest
 import torch
+from helpers.flat import settings_of
 from helpers.networks import stiff
 from helpers.runs import run
 from pint_diffusion.methods.rounds.warm_start import trajectory
@@ -19,7 +20,6 @@ from pint_diffusion.grid.level import noise_into
 from pint_diffusion.methods.rounds.parataa import Anderson
 from pint_diffusion.numerics.prediction import Prediction, predict
 from pint_diffusion.runtime.world import World
-from pint_diffusion.settings.run import Settings
 from pint_diffusion.solvers import SOLVERS
 from pint_diffusion.solvers.linear import frozen_growth
 from pint_diffusion.store.master import read_run
@@ -62,7 +62,7 @@ def test_order_1_and_memory_1_is_the_plain_fixed_point_to_the_bit(given, solver,
 @pytest.mark.parametrize("name", ONE_STEP)
 def test_a_step_of_every_one_step_solver_is_affine_while_eps_stays(given, name):
     """Its growth A says what becomes of a move, in every step but from pure noise."""
-    walk = plan_of(Settings(**given, solver=name), World()).problem.fine
+    walk = plan_of(settings_of(**given, solver=name), World()).problem.fine
     rng = torch.Generator().manual_seed(1)
     x, dx, eps, variance = (
         torch.randn(3, 1, 3, 2, generator=rng, dtype=torch.float64) for _ in range(4)
@@ -180,7 +180,7 @@ def test_a_run_that_begins_near_its_solution_takes_fewer_rounds_to_the_same_answ
 def test_states_filled_in_lie_where_ddim_moves(given, tmp_path):
     """Between two states of a network that always says the same they are DDIM's own."""
     sample(given | {"method": "sequential", "slices": 1, "steps": 1, "out": tmp_path / "step"})
-    problem = plan_of(Settings(**given), World()).problem
+    problem = plan_of(settings_of(**given), World()).problem
     filled = trajectory(problem, tmp_path / "step")
     x0 = torch.from_numpy(read_run(tmp_path / "step").samples)
     first = problem.grid.levels[0]
@@ -205,7 +205,7 @@ def test_a_run_that_can_not_be_begun_on_is_refused_in_a_sentence(
 ):
     sample(given | {"method": "sequential", "out": tmp_path / "walk"} | other)
     with pytest.raises(InputError, match=re.escape(said)):
-        plan_of(Settings(**given | {"warm_start": tmp_path / "walk"} | wrong), World())
+        plan_of(settings_of(**given | {"warm_start": tmp_path / "walk"} | wrong), World())
 
 
 @pytest.mark.parametrize("name", ["", "run.h5"])
@@ -218,7 +218,7 @@ def test_the_run_that_it_begins_on_is_not_overwritten(given, tmp_path, name):
 
 
 def sample(settings):
-    run_job(Settings(**settings), World())
+    run_job(settings_of(**settings), World())
 
 
 @pytest.mark.parametrize(
@@ -230,4 +230,4 @@ def sample(settings):
 )
 def test_what_it_can_not_solve_is_refused_in_a_sentence(given, wrong, said):
     with pytest.raises(InputError, match=re.escape(said)):
-        plan_of(Settings(**given | wrong), World())
+        plan_of(settings_of(**given | wrong), World())
