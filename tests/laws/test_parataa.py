@@ -10,9 +10,9 @@ import torch
 from helpers.flat import settings_of
 from helpers.networks import stiff
 from helpers.runs import run
-from pint_diffusion.methods.rounds.warm_start import trajectory
 
 from pint_diffusion.build.from_settings import plan_of
+from pint_diffusion.build.guess import trajectory
 from pint_diffusion.commands.sample import run_job
 from pint_diffusion.errors import InputError
 from pint_diffusion.grid import Level
@@ -170,7 +170,7 @@ def test_a_run_that_begins_on_its_own_solution_takes_one_round(given, tmp_path, 
 def test_a_run_that_begins_near_its_solution_takes_fewer_rounds_to_the_same_answer(given, tmp_path):
     """From Parareal's slices and on another grid, where points between are filled in."""
     given |= {"steps": 40, "tolerance": 1e-6}
-    near = {"method": "parareal", "steps": 30, "slices": 10, "tolerance": None}
+    near = {"method": "parareal", "steps": 30, "slices": 10, "tolerance": 0.1}
     sample(given | near | {"out": tmp_path / "near"})
     cold, warm = run(World(), **given), run(World(), **given, warm_start=tmp_path / "near")
     assert warm.outcome.iterations < cold.outcome.iterations
@@ -193,11 +193,10 @@ def test_states_filled_in_lie_where_ddim_moves(given, tmp_path):
     ("other", "wrong", "said"),
     [
         ({"keep": "final"}, {}, "has kept no boundary states"),
-        ({"method": "chords", "window": None, "cores": 2}, {}, "has kept no boundary states"),
+        ({"method": "chords", "cores": 2}, {}, "has kept no boundary states"),
         ({"samples": 2}, {}, "samples of shape (2, "),
-        ({}, {"window": 5}, "--window is 5"),
+        ({}, {"window": 5}, "`window` is 5"),
         ({}, {"warm_start": "nowhere"}, "nowhere holds no run"),
-        ({}, {"method": "paradigms"}, "--warm-start is no option of the method paradigms"),
     ],
 )
 def test_a_run_that_can_not_be_begun_on_is_refused_in_a_sentence(
@@ -225,7 +224,7 @@ def sample(settings):
     ("wrong", "said"),
     [
         ({"solver": "dpmpp_2m"}, "dpmpp_2m carries a history"),
-        ({"tolerance": 0, "noise_tolerance": 0.1}, "--noise-tolerance 0.1"),
+        ({"tolerance": 0, "noise_tolerance": 0.1}, "`noise_tolerance` 0.1"),
     ],
 )
 def test_what_it_can_not_solve_is_refused_in_a_sentence(given, wrong, said):

@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 import torch
 from helpers.flat import flags
+from helpers.grids import make_grid
 from helpers.networks import stiff
 from helpers.runs import run, run_alone, run_plan
 
 from pint_diffusion.commands.cli import main
+from pint_diffusion.grid import NoiseSchedule, write_grid
 from pint_diffusion.methods import METHODS
 from pint_diffusion.methods.problem import Restart
 from pint_diffusion.report.inspection import inspect_run
@@ -77,8 +79,11 @@ def test_the_fixed_point_is_the_sequential_trajectory_to_the_bit(exact, given):
 @pytest.mark.parametrize(
     "method", [{"method": "window"}, {"method": "piadm", "schedule": "diagonal"}], ids=str
 )
-def test_sweeps_forget_the_history_where_the_walk_does(exact, method):
-    given = exact | method | {"solver": "dpmpp_2m", "carry": False, "steps": 16}
+def test_sweeps_forget_the_history_where_the_walk_does(exact, tmp_path, method):
+    grid = make_grid(NoiseSchedule.ddpm_linear(), 16, 4)
+    write_grid(tmp_path / "grid.yaml", grid.levels, grid.bounds, [])
+    own = {"solver": "dpmpp_2m", "carry": False, "grid": tmp_path / "grid.yaml"}
+    given = {k: v for k, v in exact.items() if k not in ("steps", "slices")} | method | own
     done, walk = run(World(), **given, tolerance=1e-6), run(World(), **sequential(given))
     assert float((done.answer - walk.answer).abs().max()) < 1e-5
 

@@ -313,26 +313,26 @@ def test_a_shift_multiplies_every_sigma():
 
 
 WRONG_SPACINGS = {
-    "unknown name": (Spacing("sigmoid"), DDPM, 9, "--spacing sigmoid"),
+    "unknown name": (Spacing("sigmoid"), DDPM, 9, "`spacing` sigmoid"),
     "no steps": (Spacing(), DDPM, 0, "steps"),
     "sigma_max above the schedule": (Spacing("karras", sigma_max=200), DDPM, 9, "outside"),
-    "sigma_min at sigma_max": (Spacing("beta", sigma_min=5, sigma_max=5), DDPM, 9, "--sigma-min"),
-    "sigma_min above": (Spacing("beta", sigma_min=1e9), DDPM, 9, "--sigma-min"),
-    "negative sigma": (Spacing("beta", sigma_min=-1), DDPM, 9, "--sigma-min"),
-    "NaN sigma": (Spacing("beta", sigma_max=np.nan), DDPM, 9, "--sigma-max"),
-    "rho 0": (Spacing("karras", rho=0), DDPM, 9, "--rho"),
-    "rho elsewhere": (Spacing("beta", rho=5), DDPM, 9, "--rho"),
-    "sigma in t": (Spacing("leading", sigma_max=5), DDPM, 9, "--sigma-max"),
-    "shift of no flow": (Spacing(shift=3), DDPM, 9, "--shift"),
-    "shift in sigma": (Spacing("karras", shift=3, sigma_max=9), FLOW, 9, "--shift"),
-    "shift 0": (Spacing(shift=0), FLOW, 9, "--shift"),
-    "pure noise": (Spacing("exponential"), FLOW, 9, "--sigma-max"),
-    "whole sigma": (Spacing(whole_timesteps=True), EDM, 9, "--whole-timesteps"),
+    "sigma_min at sigma_max": (Spacing("beta", sigma_min=5, sigma_max=5), DDPM, 9, "`sigma_min`"),
+    "sigma_min above": (Spacing("beta", sigma_min=1e9), DDPM, 9, "`sigma_min`"),
+    "negative sigma": (Spacing("beta", sigma_min=-1), DDPM, 9, "`sigma_min`"),
+    "NaN sigma": (Spacing("beta", sigma_max=np.nan), DDPM, 9, "`sigma_max`"),
+    "rho 0": (Spacing("karras", rho=0), DDPM, 9, "`rho`"),
+    "rho elsewhere": (Spacing("beta", rho=5), DDPM, 9, "`rho`"),
+    "sigma in t": (Spacing("leading", sigma_max=5), DDPM, 9, "`sigma_max`"),
+    "shift of no flow": (Spacing(shift=3), DDPM, 9, "`shift`"),
+    "shift in sigma": (Spacing("karras", shift=3, sigma_max=9), FLOW, 9, "`shift`"),
+    "shift 0": (Spacing(shift=0), FLOW, 9, "`shift`"),
+    "pure noise": (Spacing("exponential"), FLOW, 9, "`sigma_max`"),
+    "whole sigma": (Spacing(whole_timesteps=True), EDM, 9, "`whole_timesteps`"),
     "too many whole": (Spacing(whole_timesteps=True), DDPM, 1001, "1000"),
     "equal after rounding": (
         Spacing("linspace", whole_timesteps=True, final="least"), DDPM, 1000, "one place"
     ),
-    "shifted together": (Spacing(whole_timesteps=True, shift=30), FLOW, 900, "--shift 30"),
+    "shifted together": (Spacing(whole_timesteps=True, shift=30), FLOW, 900, "`shift` 30"),
 }  # fmt: skip
 
 
@@ -595,7 +595,7 @@ def test_a_grid_file_says_steps_and_slices_and_flags_the_slices_again(tmp_path):
     cut = grid_of(settings_of(grid=path, slicing="logsnr"), DDPM, 1)
     assert cut.bounds == SLICINGS["logsnr"](levels, 3)
     path = grid_file(tmp_path, "t: [999, 900, 800, 300, 100, -1]")
-    assert grid_of(settings_of(grid=path), DDPM, 1).slices == 2
+    assert grid_of(settings_of(grid=path), DDPM, 1).slices == 4
     assert grid_of(settings_of(grid=path), DDPM, 4).slices == 4
 
 
