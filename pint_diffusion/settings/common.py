@@ -105,9 +105,9 @@ class OfSpacing(CommandSettings):
     sigma_max: float | None = Field(
         None, json_schema_extra=GRID, description="first sigma of a spacing in sigma"
     )
-    rho: float = Field(7, ge=1, le=1000, json_schema_extra=GRID, description="exponent of karras")
+    rho: float = Field(7.0, ge=1, le=1000, json_schema_extra=GRID, description="exponent of karras")
     shift: float = Field(
-        1,
+        1.0,
         ge=1e-3,
         le=1e3,
         json_schema_extra=GRID,

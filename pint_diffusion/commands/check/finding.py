@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from pint_diffusion.settings.flags import as_flags
+
 Level = Literal["ok", "warn", "fail"]
 
 
