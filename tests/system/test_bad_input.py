@@ -174,7 +174,7 @@ CASES = {
     "a method without a name in YAML": (
         lambda f: [(f / "c.yaml").write_text("method: {window: 4}\n")]
         and ["--config", f / "c.yaml"],
-        "method",
+        "c.yaml: --method is {'window': 4}, but must be a name",
     ),
     "a flow that starts where sigma is infinite": (
         lambda f: [
@@ -216,7 +216,12 @@ CASES = {
     ),
     "labels for an unconditional network": (lambda f: ["--labels", "1,2"], "--labels"),
 }  # fmt: skip
-LAUNCHED = ("unknown flag", "an option of another method", "not an npz", "multistep as a coarse solver")
+LAUNCHED = (
+    "unknown flag",
+    "an option of another method",
+    "not an npz",
+    "multistep as a coarse solver",
+)
 
 
 @pytest.fixture
