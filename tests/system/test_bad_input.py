@@ -94,7 +94,10 @@ CASES = {
         lambda f: [(f / "c.yaml").write_text("steps: many\n")] and ["--config", f / "c.yaml"],
         "steps",
     ),
-    "an option of another method": (lambda f: ["--window", 4], "--window is an option of the methods paradigms, parataa and window"),
+    "an option of another method": (
+        lambda f: ["--window", 4],
+        "--window is an option of the methods paradigms, parataa and window, and the method is",
+    ),
     "no window": (lambda f: ["--method", "paradigms", "--window", 0], "--window"),
     "a sum of increments with a history": (
         lambda f: ["--method", "paradigms", "--solver", "unipc"], "carries a history"

@@ -80,13 +80,17 @@ def test_what_a_page_shows_runs(page, tmp_path, mixture_file):
                 assert ended.code == 0, f"{page}: {command}\n{ended}"
 
 
-def test_every_command_in_a_console_block_is_a_command_there_is():
+def test_every_command_in_a_console_block_is_a_command_there_is(tmp_path, monkeypatch):
     """Those too that are not run: mistyped flags are found by reading them."""
     kinds = {
         **{"sample": Settings, "resume": Settings, "grid": GridSettings},
         **{"inspect": Inspect, "export": Export, "check": Check, "compare": Compare},
     }
     seen = 0
+    monkeypatch.chdir(tmp_path)
+    for name, _, text in (block for page in PAGES for block in blocks(page)):
+        if name:
+            Path(name).write_text(text + "\n")
     for page in [*DOCS.glob("*.md"), ROOT / "README.md", *ROOT.glob("jobs/*.md")]:
         for console in re.findall(r"```console\n(.*?)\n```", page.read_text(), re.DOTALL):
             for command in commands(console):

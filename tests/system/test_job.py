@@ -90,9 +90,8 @@ def test_the_master_says_everything_that_is_needed_to_run_again(sample, tmp_path
 
 def test_flags_override_the_config_file_and_print_config_shows_the_result(tmp_path):
     config = tmp_path / "c.yaml"
-    config.write_text(
-        "steps: 30\nsamples: 2\nmethod: {placement: slice, name: parareal, slices: 6}\nbatching: off\n"
-    )
+    method = "{placement: slice, name: parareal, slices: 6}"
+    config.write_text(f"steps: 30\nsamples: 2\nmethod: {method}\nbatching: off\n")
     ended = launch("sample", "--config", config, "--steps", 40, "--slices", 5, "--print-config")
     shown = yaml.safe_load(ended.out)
     assert ended.code == 0
