@@ -37,7 +37,7 @@ def trajectory(problem: Problem, run: Path) -> list[Tensor]:
         or number.
     """
     record, wanted = read_run(run), tuple(problem.noise.shape)
-    if record.boundary is None or record.facts["method"] not in ("sequential", "parareal"):
+    if record.boundary is None or record.facts["column"] != "slice":
         raise InputError(
             f"`warm_start` {run} has kept no boundary states: give a run of the method sequential "
             "or parareal that was not made with `keep` final"

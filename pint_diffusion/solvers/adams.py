@@ -16,10 +16,10 @@ PLMS = ((1.0,), (3 / 2, -1 / 2), (23 / 12, -16 / 12, 5 / 12), (55 / 24, -59 / 24
 
 
 class DEIS(Multistep):
-    """Step with eps continued by a polynomial in log sigma and integrated over sigma.
+    """tAB-DEIS: eps is continued by a polynomial in log sigma and integrated over sigma.
 
-    tAB-DEIS of Zhang & Chen 2023 (arXiv 2204.13902) in log rho.
-    Carries one value of eps less than its order.
+    Zhang & Chen 2023 (arXiv 2204.13902), in log rho. The solver carries one value of eps less than
+    its order.
     """
 
     name: ClassVar[str] = "deis"
@@ -44,7 +44,7 @@ class DEIS(Multistep):
 
 
 class DEIS3(DEIS):
-    """The same, of third order."""
+    """tAB-DEIS of third order."""
 
     name: ClassVar[str] = "deis_3"
     order: ClassVar[int] = 3
@@ -52,10 +52,10 @@ class DEIS3(DEIS):
 
 
 class PNDM(Multistep):
-    """Step with PLMS, the linear multistep form of PNDM (Liu et al. 2022, arXiv 2202.09778).
+    """PLMS, the linear multistep form of PNDM (Liu et al. 2022, arXiv 2202.09778).
 
     The weights are those of equal steps, whatever the grid. The first step is a trapezoidal one of
-    two evaluations. Carries three values of eps.
+    two evaluations. The solver carries three values of eps.
     """
 
     name: ClassVar[str] = "pndm"

@@ -14,7 +14,7 @@ from pint_diffusion.solvers.solver import Evaluate, Solver, Stride
 
 
 class DDIM(Solver):
-    """Step with DDIM (Song et al. 2021, arXiv 2010.02502, equation 12).
+    """DDIM, deterministic or not (Song et al. 2021, arXiv 2010.02502, equation 12).
 
     x' = a' x0 + sqrt(1 - alpha_bar' - c^2) eps + c xi, with
     c = eta sqrt((1 - alpha_bar') / (1 - alpha_bar)) sqrt(1 - alpha_bar / alpha_bar').
@@ -41,7 +41,7 @@ class DDIM(Solver):
 
 
 class LambdaDDIM(Solver):
-    """Step with the conjugate integrator lambda-DDIM (Pandey et al. 2024, arXiv 2310.07894).
+    """lambda-DDIM, a conjugate integrator (Pandey et al. 2024, arXiv 2310.07894).
 
     With A(t) = exp(lam t) / a and Phi(t) = the integral of exp(lam t) d sigma, z = A x moves by
     z' = z - lam (t - t') z - (Phi(t) - Phi(t')) eps. Time t runs from 0 (clean) to 1 (noisiest)

@@ -15,7 +15,7 @@ Variance = Literal["fixed_small", "fixed_large", "learned_range"]
 
 
 class DDPM(Solver):
-    """Draw from the posterior of a step (Ho et al. 2020, arXiv 2006.11239, equations 6 and 7).
+    """DDPM: a draw from the posterior of a step (Ho et al. 2020, arXiv 2006.11239, eq. 6 and 7).
 
     With alpha = alpha_bar / alpha_bar' and beta = 1 - alpha,
     x' = (a' beta x0 + sqrt(alpha) (1 - alpha_bar') x) / (1 - alpha_bar) + sqrt(var) xi.

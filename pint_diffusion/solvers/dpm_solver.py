@@ -16,7 +16,7 @@ from pint_diffusion.solvers.solver import Evaluate, Multistep, Past, Solver, Str
 
 
 class DPMpp1(Solver):
-    """Step with x' = s'/s x - a' expm1(-h) x0."""
+    """DPM-Solver++ of first order: x' = s'/s x - a' expm1(-h) x0."""
 
     name: ClassVar[str] = "dpmpp_1"
 
@@ -27,7 +27,7 @@ class DPMpp1(Solver):
 
 
 class DPMpp2S(Solver):
-    """Step with the x0 seen in the middle of the step, in lam (algorithm 1 with r = 1/2)."""
+    """DPM-Solver++(2S): x0 is seen in the middle of the step, in lam (algorithm 1 with r = 1/2)."""
 
     name: ClassVar[str] = "dpmpp_2s"
     order: ClassVar[int] = 2
@@ -44,7 +44,10 @@ class DPMpp2S(Solver):
 
 
 class SDEDPMpp1(Solver):
-    """Step of the SDE: x' = s'/s e^{-h} x + a' (1 - e^{-2h}) x0 + s' sqrt(1 - e^{-2h}) xi."""
+    """SDE-DPM-Solver++ of first order.
+
+    x' = s'/s e^{-h} x + a' (1 - e^{-2h}) x0 + s' sqrt(1 - e^{-2h}) xi.
+    """
 
     name: ClassVar[str] = "sde_dpmpp_1"
 
@@ -63,7 +66,7 @@ class SDEDPMpp1(Solver):
 
 
 class DPMpp2M(Multistep):
-    """Step with x0 continued linearly in lam (algorithm 2); carries one x0."""
+    """DPM-Solver++(2M): x0 is continued linearly in lam (algorithm 2); one x0 is carried."""
 
     name: ClassVar[str] = "dpmpp_2m"
     order: ClassVar[int] = 2
@@ -80,7 +83,7 @@ class DPMpp2M(Multistep):
 
 
 class DPMpp3M(Multistep):
-    """Step with x0 continued quadratically in lam; carries two x0.
+    """DPM-Solver++(3M): x0 is continued quadratically in lam; two x0 are carried.
 
     `curvature` weights the second difference of x0. With 2 the quadratic is integrated as it is,
     and the solver has third order. The authors' code, and with it diffusers and k-diffusion, has 1,
@@ -117,7 +120,7 @@ class DPMpp3M(Multistep):
 
 
 class DPMpp3MFull(DPMpp3M):
-    """The same, with the quadratic integrated as it is: third order."""
+    """DPM-Solver++(3M) with the quadratic integrated as it is: third order."""
 
     name: ClassVar[str] = "dpmpp_3m_full"
     order: ClassVar[int] = 3

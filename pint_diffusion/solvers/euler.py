@@ -16,7 +16,7 @@ from pint_diffusion.solvers.solver import Evaluate, Solver, Stride
 
 
 class Euler(Solver):
-    """Step with y' = y + (sigma' - sigma) eps."""
+    """Euler's method: y' = y + (sigma' - sigma) eps."""
 
     name: ClassVar[str] = "euler"
 
@@ -28,7 +28,7 @@ class Euler(Solver):
 
 
 class EulerAncestral(Solver):
-    """Step with Euler to a lower level and add noise up to the next one (k-diffusion).
+    """Euler's method to a lower level, then noise up to the next one (k-diffusion).
 
     y' = y + (down - sigma) eps + up xi with up = eta sigma' sqrt(1 - sigma'^2 / sigma^2), at most
     sigma', and down^2 = sigma'^2 - up^2.
@@ -54,7 +54,7 @@ class EulerAncestral(Solver):
 
 
 class Heun(Solver):
-    """Step with Heun's method after raising the noise level (Karras et al. 2022, algorithm 2).
+    """Heun's method after the noise level was raised (Karras et al. 2022, algorithm 2).
 
     Where churn_min <= sigma <= churn_max the level is first raised to sigma (1 + gamma) with
     gamma = min(churn / N, sqrt(2) - 1), by noise of standard deviation churn_noise. A step into
@@ -117,7 +117,7 @@ class Heun(Solver):
 
 
 class DPM2(Solver):
-    """Step with DPM-Solver-2: the slope at the geometric mean of the two noise levels.
+    """DPM-Solver-2: the slope at the geometric mean of the two noise levels.
 
     Karras et al. 2022, algorithm 3 with the midpoint in log sigma. A step into clean data is
     Euler's.

@@ -16,7 +16,7 @@ from pint_diffusion.solvers.solver import Evaluate, Solver, Stride
 
 
 class OUODE(Solver):
-    """Step with x' = e^{e/2} x + (e^{e/2} - 1) score."""
+    """Exponential integrator of the ODE: x' = e^{e/2} x + (e^{e/2} - 1) score."""
 
     name: ClassVar[str] = "ou_ode"
 
@@ -28,7 +28,10 @@ class OUODE(Solver):
 
 
 class OUSDE(Solver):
-    """Step with x' = e^{e/2} x + 2 (e^{e/2} - 1) score + sqrt(e^e - 1) xi."""
+    """Exponential integrator of the SDE.
+
+    x' = e^{e/2} x + 2 (e^{e/2} - 1) score + sqrt(e^e - 1) xi.
+    """
 
     name: ClassVar[str] = "ou_sde"
 

@@ -15,7 +15,7 @@ from pint_diffusion.solvers.solver import Evaluate, Solver, Stride
 
 
 class FlowEuler(Solver):
-    """Step with z' = z + (sigma' - sigma) v."""
+    """Euler's method: z' = z + (sigma' - sigma) v."""
 
     name: ClassVar[str] = "flow_euler"
 
@@ -27,7 +27,7 @@ class FlowEuler(Solver):
 
 
 class FlowHeun(Solver):
-    """Step with Heun's method in z; a step into clean data is Euler's."""
+    """Heun's method in z; a step into clean data is Euler's."""
 
     name: ClassVar[str] = "flow_heun"
     order: ClassVar[int] = 2

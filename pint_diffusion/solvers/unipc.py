@@ -17,11 +17,11 @@ from pint_diffusion.solvers.solver import Evaluate, Multistep, Past, Stride
 
 
 class UniPC(Multistep):
-    """Correct x with what the network sees in it, then step on with two values of x0.
+    """UniPC: x is corrected with what the network sees in it, then stepped on with two x0.
 
     Predictor and corrector start at the same state, so the correction needs their slopes only,
     not that state. The corrected state is not evaluated again. The first steps of a walk and its
-    last ones have lower orders. Carries these values of x0.
+    last ones have lower orders. The solver carries these x0.
     """
 
     name: ClassVar[str] = "unipc"
@@ -47,7 +47,7 @@ class UniPC(Multistep):
 
 
 class UniPC3(UniPC):
-    """The same with three values of x0."""
+    """UniPC with three values of x0."""
 
     name: ClassVar[str] = "unipc_3"
     order: ClassVar[int] = 4
