@@ -169,3 +169,17 @@ def open_world(transport: Literal["auto", "local", "mpi"]) -> World:
     local_rank, local_size = node.rank, node.size
     node.Free()
     return World(comm.rank, comm.size, local_rank, local_size, comm)
+
+
+def world_of(comm: MPI.Comm | Literal["auto"] | None) -> World:
+    """Find the processes that a communicator joins."""
+    if comm is None:
+        return World()
+    if isinstance(comm, str):
+        return open_world("auto")
+    from mpi4py import MPI
+
+    node = comm.Split_type(MPI.COMM_TYPE_SHARED)
+    local_rank, local_size = node.rank, node.size
+    node.Free()
+    return World(comm.rank, comm.size, local_rank, local_size, comm)

@@ -66,7 +66,7 @@ def clear_folder(folder: Path, force: bool) -> FolderLock:
             lock = undo.enter_context(FolderLock(folder))
             if not force and any(path.name != LOCK for path in folder.iterdir()):
                 raise InputError(
-                    f"--out {folder} is not empty: give another folder, or --force to overwrite "
+                    f"`out` {folder} is not empty: give another folder, or `force` to overwrite "
                     "the run in it"
                 )
             for pattern in OF_A_RUN:
@@ -75,7 +75,7 @@ def clear_folder(folder: Path, force: bool) -> FolderLock:
             undo.pop_all()
             return lock
     except OSError as error:
-        raise InputError(f"--out {folder} can't be written: {error.strerror}") from None
+        raise InputError(f"`out` {folder} can't be written: {error.strerror}") from None
 
 
 class Files(Output):
@@ -197,17 +197,17 @@ class Files(Output):
             self._hold_space()
         except OSError as error:
             self._reserve.give_up()
-            raise InputError(f"--out {master.folder} can't be written: {error.strerror}") from None
+            raise InputError(f"`out` {master.folder} can't be written: {error.strerror}") from None
 
     def _open(self, columns: range) -> Writer:
         folder = self._master.folder
         if not (folder / MASTER).is_file():
             raise InputError(
-                f"--out {folder} is not rank 0's folder here, on {self._world.host}: give "
+                f"`out` {folder} is not rank 0's folder here, on {self._world.host}: give "
                 "the absolute path of a folder on a file system that all ranks share"
             )
         if not os.access(folder / FOLDER, os.W_OK):
-            raise InputError(f"--out {folder} can't be written on {self._world.host}")
+            raise InputError(f"`out` {folder} can't be written on {self._world.host}")
         return Writer(
             folder,
             self._segment,
