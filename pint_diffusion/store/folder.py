@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pint_diffusion.build.from_settings import settings_of
 from pint_diffusion.build.plan import Plan
 from pint_diffusion.errors import InputError, PintError, StoreError
 from pint_diffusion.methods.problem import Restart
@@ -137,10 +138,11 @@ class Files(Output):
         """Lock the folder, find where to resume, and write what is known before the clock."""
         self._world, self._events = world, events
         networks = [evaluator.denoiser for evaluator in plan.evaluators]
-        identity = fingerprint(networks) if world.rank == 0 else ""
+        identity = fingerprint(networks, plan.problem.noise) if world.rank == 0 else ""
         try:
             restart = self._take(plan, identity)
-            master = self._master = describe_run(plan, world, self.path, self._config or "")
+            config = self._config or settings_of(plan.asked).to_yaml()
+            master = self._master = describe_run(plan, world, self.path, config)
             master.facts |= {
                 "fingerprint": identity,
                 "segment": self._segment,
@@ -174,7 +176,7 @@ class Files(Output):
                 self._held.enter_context(clear_folder(self.path, self._force))
                 return None
             self._held.enter_context(FolderLock(self.path))
-            return find(self.path, problem.grid, identity)
+            return find(self.path, plan, identity)
 
         found = world.share(world.agree(lock))
         if found is None:

@@ -7,6 +7,7 @@ import io
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,7 @@ _NUMBER = (int, float)
 _NEEDED: dict[str, Any] = {
     **dict.fromkeys(("status", "config", "method", "coarse_solver", "fingerprint"), str),
     **dict.fromkeys(("seed", "ranks", "threads", "segment", "resumed_after", "most"), int),
-    **dict.fromkeys(("mpi_library", "options", "unit", "counts", "column"), str),
+    **dict.fromkeys(("mpi_library", "options", "solver", "unit", "counts", "column"), str),
     **dict.fromkeys(("summed_noise", "retires", "iterates", "uses_coarse"), bool),
     "tolerance": _NUMBER,
 }
@@ -154,7 +155,7 @@ class Master:
         file.create_virtual_dataset("events", layout)
 
 
-def read_run(folder: Path) -> RunRecord:
+def read_run(folder: str | PathLike[str]) -> RunRecord:
     """Read a run's files.
 
     Raises
@@ -163,7 +164,7 @@ def read_run(folder: Path) -> RunRecord:
         If there is no run in the folder, if it can't be read, or if a part is missing (HDF5
         itself would show fill values in its place).
     """
-    with open_master(folder) as file:
+    with open_master(Path(folder)) as file:
         facts = read_facts(file)
         if "samples" not in file:
             raise InputError(f"the run in {folder} has no samples yet: {facts['status']}")
