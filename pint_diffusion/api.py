@@ -18,7 +18,7 @@ from torch import Tensor
 
 from pint_diffusion.build.coarse import Coarse
 from pint_diffusion.build.plan import Batching, Plan, Sampling, make_plan
-from pint_diffusion.errors import InputError, RunFailed
+from pint_diffusion.errors import InputError, PintError, RunFailed, reason
 from pint_diffusion.grid import Spacing, TimeGrid, read_grid
 from pint_diffusion.methods import Method, Parareal
 from pint_diffusion.models.conditional import condition
@@ -235,7 +235,14 @@ def _plan(
     world = world_of(comm)
 
     def make() -> Plan:
-        return make_plan(_sampling(world, batching, dtype, device, *what), world.size)
+        try:
+            return make_plan(_sampling(world, batching, dtype, device, *what), world.size)
+        except PintError:
+            raise
+        except Exception as error:  # of an object that was given; the other ranks must hear of it
+            if world.size == 1:
+                raise
+            raise RunFailed(reason(error)) from error
 
     plan = world.agree(make)
     refuse_differences(plan, world)
