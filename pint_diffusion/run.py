@@ -15,8 +15,7 @@ from pint_diffusion.numerics.convergence import Outcome
 from pint_diffusion.runtime.events import EventLog
 from pint_diffusion.runtime.requests import Ask, Clock
 from pint_diffusion.runtime.scheduler import Decided, Record, Runtime
-from pint_diffusion.runtime.transports.base import LocalTransport, Transport
-from pint_diffusion.runtime.world import World
+from pint_diffusion.runtime.world import LocalWorld, OnSilence, World
 
 Watch = Callable[[int, int, Tensor | None], bool | None]
 
@@ -47,7 +46,7 @@ def solve(
     record: Record,
     watch: Watch,
     interrupted: Callable[[], bool] = lambda: False,
-    on_silence: Callable[[str], None] = lambda cause: None,
+    on_silence: OnSilence | None = None,
     decided: Decided = lambda k, write: None,
 ) -> Solution | None:
     """Run a plan's method together with the other ranks; rank 0 gets the solution.
@@ -70,7 +69,7 @@ def solve(
     interrupted : callable
         Tells whether somebody asked this rank to end the run.
     on_silence : callable
-        Is told that another rank has fallen silent, right before the job is ended.
+        Is told that another rank has fallen silent, see `World.transport`.
     decided : callable
         Takes (k, write) on every rank.
 
@@ -83,20 +82,12 @@ def solve(
     PeerFailure
         If another rank failed.
     TransportError
-        If messages can no longer be moved.
+        If messages can no longer be moved, or if another rank has fallen silent.
     """
-    transport: Transport = LocalTransport()
-    hosts = world.gather(world.host)
     world.barrier()
-    events.restart_clock()
     try:
-        if world.comm is not None:
-            from pint_diffusion.runtime.transports.mpi import MpiTransport
-            from pint_diffusion.runtime.transports.watchdog import Watchdog
-
-            pinned = plan.evaluators[0].device.type == "cuda"
-            watchdog = Watchdog(world.rank, hosts, plan.patience, events, on_silence)
-            transport = MpiTransport(world.comm, events, pinned, watchdog)
+        device = plan.evaluators[0].device
+        transport = world.transport(events, device, plan.patience, on_silence)
         runtime = Runtime(
             world.rank,
             world.size,
@@ -151,7 +142,7 @@ def solve_sequentially(
     alone = dataclasses.replace(plan, method=METHODS["sequential"], problem=problem)
     solution = solve(
         alone,
-        World(),
+        LocalWorld(),
         EventLog(0),
         lambda n, k, x: states.update({n: x}),
         lambda n, k, change: None,

@@ -27,7 +27,6 @@ from pint_diffusion.runtime.evaluator import Evaluator
 from pint_diffusion.runtime.events import EventLog
 from pint_diffusion.runtime.requests import Ask, Clock
 from pint_diffusion.runtime.scheduler import Decided, Record, Runtime
-from pint_diffusion.runtime.transports.base import LocalTransport, Transport
 from pint_diffusion.runtime.world import World
 from pint_diffusion.solvers import Propagator
 from pint_diffusion.build.propagators import make_propagators
@@ -46,15 +45,15 @@ class Plan:
         What solves it, with its options.
     batch_limit : int or None
         Most evaluations in one network call.
-    patience : float
-        Seconds of silence after which a rank is taken for lost.
+    patience : float or None
+        Seconds of silence after which a rank is taken for lost; None: never.
     """
 
     problem: Problem
     evaluators: list[Evaluator]
     method: Method
     batch_limit: int | None
-    patience: float
+    patience: float | None
 
 
 def make_plan(settings: Settings, world: World, denoiser: Denoiser | None = None) -> Plan:

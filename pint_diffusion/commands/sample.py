@@ -16,6 +16,7 @@ from torch import Tensor
 
 from pint_diffusion.build.plan import Plan, make_plan
 from pint_diffusion.commands.check.quick import refuse_or_warn
+from pint_diffusion.commands.silence import job_ender
 from pint_diffusion.errors import (
     InputError,
     Interrupted,
@@ -282,8 +283,9 @@ def solve_and_watch(
 
     try:
         solution = solve(
-            plan, world, events, folder.record, watch, asked_to_end, folder.lost, folder.decided
-        )
+            plan, world, events, folder.record, watch, asked_to_end,
+            job_ender(world, folder.lost), folder.decided,
+        )  # fmt: skip
         if settings.verify and world.rank == 0:
             sequential = verified(plan, asked)
     except PeerFailure:

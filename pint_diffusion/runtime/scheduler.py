@@ -271,18 +271,22 @@ class Runtime:
         if cells.made_on(key.n) != self.rank:
             raise RuntimeError(f"{key} is made on rank {cells.made_on(key.n)}, not {self.rank}")
         clock = self._current.clock
-        for rank in sorted(set(cells.read_on(key.n))):
-            if rank == self.rank:
-                self._deliver(cells, key, clock, data)
-            else:
-                self._transport.send(rank, Message(key, clock, data))
+        readers = set(cells.read_on(key.n))
+        others = sorted(readers - {self.rank})
+        if others:
+            self._transport.send(others, Message(key, clock, data))
+        if self.rank in readers:
+            self._deliver(cells, key, clock, data, data)
 
-    def _deliver(self, cells: Cells, key: Key, clock: Clock, data: Tensor | None) -> None:
+    def _deliver(
+        self, cells: Cells, key: Key, clock: Clock, data: Tensor | None, kept: Tensor | None
+    ) -> None:
+        """Hand a value to those who await it; ``kept`` has the same values, to be recorded."""
         if key in self._delivered:
             raise RuntimeError(f"{key} was made twice")
         self._delivered.add(key)
         if cells.kept_on is not None and cells.kept_on(key.n) == self.rank:
-            self._record(key.n, key.k, data)
+            self._record(key.n, key.k, kept)
         self._values[key] = (data, clock, cells.read_on(key.n).count(self.rank))
         for task in self._waiting.pop(key, []):
             self._hand_out(task, key)
@@ -311,20 +315,17 @@ class Runtime:
                 self._decided(key.k, key.cells == Control.WRITE)
             else:
                 cells = self._cells[key.cells]
-                self._deliver(cells, key, message.clock, self._unpack(cells, message.data))
+                came = message.data
+                if came is not None:
+                    came = came.view(cells.layout.dtype).view(cells.layout.shape)
+                value = None if came is None else came.to(cells.layout.device, non_blocking=True)
+                # Recorded is what has come, on the host: the device need not give it back.
+                self._deliver(cells, key, message.clock, value, came)
         return bool(messages)
 
-    def _unpack(self, cells: Cells, raw: Tensor | None) -> Tensor | None:
-        if raw is None:
-            return None
-        shape, dtype, device = cells.layout
-        return raw.view(dtype).view(shape).to(device, non_blocking=True)
-
     def _tell_all(self, control: Control, k: int = 0) -> None:
-        message = Message(Key(control, self.rank, k), Clock(), None)
-        for rank in range(self.size):
-            if rank != self.rank:
-                self._transport.send(rank, message)
+        others = [rank for rank in range(self.size) if rank != self.rank]
+        self._transport.send(others, Message(Key(control, self.rank, k), Clock(), None))
 
     def _abandon(self) -> None:
         """Drop what is still speculation and drain the messages under way."""

@@ -24,11 +24,6 @@ from pint_diffusion.store.master import Master
 def describe_run(settings: Settings, world: World, plan: Plan, threads: int, cores: int) -> Master:
     """Say what is run, and what runs where: the master file before the first iteration."""
     problem = plan.problem
-    mpi_library = "none"
-    if world.comm is not None:
-        from mpi4py import MPI
-
-        mpi_library = MPI.Get_library_version().splitlines()[0].strip("\x00 ")
     device = plan.evaluators[0].device
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor()
     here = world.host, f"{device} {name}".strip(), cores / world.local_size
@@ -52,7 +47,7 @@ def describe_run(settings: Settings, world: World, plan: Plan, threads: int, cor
         "threads": threads,
         "hosts": hosts,
         "devices": devices,
-        "mpi_library": mpi_library,
+        "mpi_library": world.library,
         "versions": [
             f"pint-diffusion {pint_diffusion.__version__}",
             f"python {platform.python_version()}",

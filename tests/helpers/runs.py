@@ -11,7 +11,7 @@ from pint_diffusion.build.plan import Plan, make_plan
 from pint_diffusion.numerics.convergence import Outcome
 from pint_diffusion.run import Solution, solve
 from pint_diffusion.runtime.events import EVALUATION_KINDS, EventLog
-from pint_diffusion.runtime.world import World
+from pint_diffusion.runtime.world import LocalWorld, World
 from pint_diffusion.settings.run import Settings
 
 
@@ -60,6 +60,6 @@ def run_alone(world: World, denoiser=None, **settings) -> Run:
 
     For what the ranks are compared with. The plan stays on rank 0.
     """
-    done = replace(run(World(), denoiser, **settings), plan=None) if world.rank == 0 else None
+    done = replace(run(LocalWorld(), denoiser, **settings), plan=None) if world.rank == 0 else None
     world.barrier()
     return world.share(done)

@@ -13,7 +13,8 @@ from pint_diffusion.commands.check.devices import missing, network, places, shar
 from pint_diffusion.commands.check.facts import Facts, collect
 from pint_diffusion.commands.check.finding import Finding
 from pint_diffusion.commands.check.launcher import world_size
-from pint_diffusion.commands.check.memory import held, held_of_window, memory, peek, state_size
+from pint_diffusion.commands.check.memory import memory
+from pint_diffusion.commands.check.sizes import held, held_of_window, peek, state_size
 from pint_diffusion.errors import InputError
 from pint_diffusion.grid import Level, TimeGrid, default_slices, even_bounds
 from pint_diffusion.methods import METHODS

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from pint_diffusion.build.plan import Plan, make_plan
 from pint_diffusion.commands.compare.entries import Entry
+from pint_diffusion.commands.silence import job_ender
 from pint_diffusion.errors import PeerFailure
 from pint_diffusion.models.denoiser import Denoiser
 from pint_diffusion.run import Solution, solve
@@ -131,7 +132,10 @@ class Bench:
 
         def attempt() -> Solution | None:
             try:
-                return solve(plan, world, events, record, lambda n, k, change: None)
+                return solve(
+                    plan, world, events, record, lambda n, k, change: None,
+                    on_silence=job_ender(world, lambda cause: None),
+                )  # fmt: skip
             except PeerFailure:
                 return None  # that rank says why
 
