@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Collection, Coroutine, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -101,6 +101,9 @@ class Runtime:
         self._last_call = 0.0
         self._calls = 0
         self._stopped = False
+        self._last: int | None = None  # iteration of the answer, once it is known
+        self._promised: Callable[[int], Collection[int]] = lambda k: ()
+        self._recorded: dict[int, int] = {}  # column -> iteration
 
     # ---- what methods use ------------------------------------------------------------------
 
@@ -124,8 +127,19 @@ class Runtime:
             self._ready.append((Task(work(*args), clock), None))
 
     def keep(self, n: int, k: int, value: Tensor) -> None:
-        """Record column ``n`` of iteration ``k``, which every rank has, on this one."""
+        """Record column ``n`` of iteration ``k`` on this rank; in the order of iterations."""
         self._record(n, k, value)
+        self._recorded[n] = k
+        if self._last is not None:
+            self._end_after(self._last)
+
+    def keeps(self, columns: Callable[[int], Collection[int]]) -> None:
+        """Promise that this rank will `keep` the columns ``columns(k)`` of iteration k.
+
+        When the run is finished after iteration k, this rank goes on until it has done so. The
+        method sees to it that it can, with what other ranks make before they have kept theirs.
+        """
+        self._promised = columns
 
     def decide(self, k: int, write: bool) -> None:
         """Tell every rank whether to write iteration ``k``; called where it has been judged."""
@@ -133,13 +147,21 @@ class Runtime:
         self._tell_all(Control.WRITE if write else Control.PASS, k)
 
     def finish(self, outcome: Outcome) -> None:
-        """End the run on every rank; called on the one rank that knows the outcome."""
+        """End the run on every rank; called on the one rank that knows the outcome.
+
+        When `run` has returned, every rank has recorded what it keeps of the last iteration.
+        """
         assert self._current is not None
         self.outcome = outcome
         self.clock = self._current.clock
         self.finished_at = self._events.now()
-        self._tell_all(Control.STOP)
-        self._stopped = True
+        self._tell_all(Control.STOP, outcome.iterations)
+        self._end_after(outcome.iterations)
+
+    def _end_after(self, k: int) -> None:
+        """Stop this rank, once it has recorded what it has promised of iteration ``k``."""
+        self._last = k
+        self._stopped = all(self._recorded.get(n, -1) >= k for n in self._promised(k))
 
     # ---- the loop --------------------------------------------------------------------------
 
@@ -162,7 +184,7 @@ class Runtime:
                 self._advance()
                 if self._stopped:
                     break
-                if self._interrupted():
+                if self._last is None and self._interrupted():
                     self._tell_all(Control.INTERRUPT)
                     raise Interrupted("interrupted by a signal")
                 if self._take_in(0.0):
@@ -306,7 +328,7 @@ class Runtime:
         for message in messages:
             key = message.key
             if key.cells == Control.STOP:
-                self._stopped = True
+                self._end_after(key.k)
             elif key.cells == Control.FAILURE:
                 raise PeerFailure(f"rank {key.n} failed")
             elif key.cells == Control.INTERRUPT:
