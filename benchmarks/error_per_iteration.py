@@ -15,7 +15,7 @@ import sys
 import numpy as np
 import torch
 
-from pint_diffusion.build.plan import make_plan
+from pint_diffusion.build.from_settings import plan_of
 from pint_diffusion.numerics.convergence import StopRule
 from pint_diffusion.run import solve, solve_sequentially
 from pint_diffusion.runtime.events import EventLog
@@ -41,7 +41,7 @@ def errors_per_iteration(settings: Settings, denoiser=None):
         Wall time of the sequential sampler and of the iteration.
     """
     endless = Settings(**{**settings.model_dump(), "tolerance": 1e-300})
-    plan = make_plan(endless, LocalWorld(), denoiser)
+    plan = plan_of(endless, LocalWorld(), denoiser)
     low, high = plan.problem.stop_rule.data_range
     rule = StopRule(settings.tolerance, (low, high))
     truth, seconds = solve_sequentially(plan)

@@ -101,7 +101,7 @@ def flags(placement: str, out: Path) -> list[str]:
 
 def without_files(arguments: list[str]) -> None:
     """Make the run of some flags on this rank and write nothing; rank 0 prints its wall time."""
-    from pint_diffusion.build.plan import make_plan
+    from pint_diffusion.build.from_settings import plan_of
     from pint_diffusion.run import solve, warm_up
     from pint_diffusion.runtime.device import keep_memory, set_threads
     from pint_diffusion.runtime.events import EventLog
@@ -111,7 +111,7 @@ def without_files(arguments: list[str]) -> None:
     world, settings = open_world("mpi"), parse_run(arguments)
     set_threads(1, False, 1, 1)
     keep_memory()
-    plan = make_plan(settings, world)
+    plan = plan_of(settings, world)
     warm_up(plan)
     solution = solve(plan, world, EventLog(world.rank), lambda *_: None, lambda *_: None)
     if solution is not None:

@@ -13,7 +13,7 @@ import sys
 
 import torch
 
-from pint_diffusion.build.plan import make_plan
+from pint_diffusion.build.from_settings import plan_of
 from pint_diffusion.run import solve, solve_sequentially
 from pint_diffusion.runtime.events import EventLog
 from pint_diffusion.runtime.world import LocalWorld
@@ -31,7 +31,7 @@ CHOICES = {
 
 def rounds_and_error(settings: Settings, truth: torch.Tensor, denoiser=None):
     """Run; return the rounds of each sample (S,) and its relative error in L2, (S,)."""
-    plan, answers = make_plan(settings, LocalWorld(), denoiser), {}
+    plan, answers = plan_of(settings, LocalWorld(), denoiser), {}
     columns = plan.problem.columns
 
     def keep(n, k, x):
@@ -49,7 +49,7 @@ def main(arguments: list[str], denoiser=None) -> None:
     """Print the table of the run that the flags describe."""
     given = parse_run([*arguments, "--method", "parataa"]).model_dump()
     torch.set_num_threads(given["threads"] or 1)
-    truth, _ = solve_sequentially(make_plan(Settings(**given), LocalWorld(), denoiser))
+    truth, _ = solve_sequentially(plan_of(Settings(**given), LocalWorld(), denoiser))
     print(f"{'':20}{'rounds':>8}{'mean':>8}{'error':>10}", flush=True)
     for name, (order, memory) in CHOICES.items():
         choice = Settings(**given | {"order": order, "memory": memory})

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from scipy.stats import wasserstein_distance
 
-from pint_diffusion.build.plan import make_plan
+from pint_diffusion.build.from_settings import plan_of
 from pint_diffusion.models.mixture import GaussianMixture
 from pint_diffusion.run import solve, solve_sequentially
 from pint_diffusion.runtime.events import EventLog
@@ -43,7 +43,7 @@ def mixture(dimensions, components, distance, variance):
 def solved(network, **given):
     """Run PIADM; return rounds of every sample, most points and evaluations, answer, plan."""
     settings = Settings(dtype="float64", spacing="ou", final="least", method="piadm", **given)
-    plan = make_plan(settings, LocalWorld(), network)
+    plan = plan_of(settings, LocalWorld(), network)
     states, events = {}, EventLog(0)
     solution = solve(plan, LocalWorld(), events, lambda n, k, x: states.update({(n, k): x}), watch)
     last = solution.outcome.iterations
@@ -200,7 +200,7 @@ def laws(network, args):
                 dtype="float64", spacing="ou", final="least", method="sequential", samples=5000,
                 seed=seed, sigma_min=0.01, steps=args.steps, **given,
             )  # fmt: skip
-            plan = make_plan(settings, LocalWorld(), network)
+            plan = plan_of(settings, LocalWorld(), network)
             found.append(solve_sequentially(plan)[0].numpy())
         if exact is None:
             level = plan.problem.grid.levels[-1]

@@ -12,7 +12,7 @@ import csv
 import sys
 from pathlib import Path
 
-from pint_diffusion.build.plan import make_plan
+from pint_diffusion.build.from_settings import plan_of
 from pint_diffusion.run import solve
 from pint_diffusion.runtime.events import EventLog
 from pint_diffusion.runtime.world import LocalWorld
@@ -48,7 +48,7 @@ def main() -> None:
                 continue
             settings = parse_run([*flags, *own, "--steps", str(steps)])
             world = LocalWorld()
-            plan = make_plan(settings, world)
+            plan = plan_of(settings, world)
             solution = solve(plan, world, EventLog(0), lambda *_: None, lambda *_: None)
             outcome = solution.outcome
             row = [name, steps, outcome.iterations, solution.clock.deep, outcome.changes[-1].max()]

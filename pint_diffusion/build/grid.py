@@ -1,91 +1,89 @@
-"""From settings to a time grid."""
+"""From what is asked for to a time grid: noise levels, and slices that fit method and ranks."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from itertools import pairwise
-from typing import TYPE_CHECKING
-
-import numpy as np
-
 from pint_diffusion.errors import InputError
-from pint_diffusion.grid.file import read_grid
+from pint_diffusion.grid import SLICINGS, Schedule, Spacing, TimeGrid
 from pint_diffusion.grid.level import Level
-from pint_diffusion.grid.schedule import Schedule
-from pint_diffusion.grid.slicing import SLICINGS, check_bounds, default_slices, even_bounds
-from pint_diffusion.grid.spacing import Spacing
+from pint_diffusion.methods.method import Method, Sliced
 
-if TYPE_CHECKING:
-    from pint_diffusion.settings.run import Settings
-    from pint_diffusion.settings.grid import GridSettings
+DEFAULT_STEPS = 64
+"""N where nobody says how many."""
 
 
-from pint_diffusion.grid.time_grid import TimeGrid
-
-def grid_of(settings: Settings, schedule: Schedule, ranks: int) -> TimeGrid:
+def make_grid(
+    schedule: Schedule,
+    method: Method,
+    ranks: int,
+    steps: int | None = None,
+    spacing: Spacing = Spacing(),  # noqa: B008
+    grid: TimeGrid | None = None,
+) -> TimeGrid:
     """Build the grid of a run.
-
-    Slices are, in this order, the settings' bounds, as many as the settings say, those of the grid
-    file, or `default_slices`.
 
     Parameters
     ----------
-    settings : Settings
-        The run.
     schedule : Schedule
         The network's.
+    method : Method
+        Says into how many slices it wants the steps.
     ranks : int
-        Number of processes; each needs a slice.
+        Number of processes; each needs a slice of a method that has slices.
+    steps : int, optional
+        N; `DEFAULT_STEPS` if not given.
+    spacing : Spacing
+        Where the levels lie.
+    grid : TimeGrid, optional
+        Levels, instead of steps and spacing. Its slices are taken if the method names none.
 
     Raises
     ------
     InputError
-        If the settings do not fit each other, the grid file, the schedule or the number of ranks.
+        If these do not fit each other, the schedule or the number of ranks.
     """
-    if settings.grid is None:
-        levels, bounds = spacing_of(settings).levels(schedule, settings.steps), None
-    else:
-        levels, bounds = read_grid(settings.grid, schedule)
+    if grid is None:
+        levels = spacing.levels(schedule, steps or DEFAULT_STEPS)
+        return TimeGrid(levels, slice_bounds(levels, None, method, ranks))
+    if steps not in (None, grid.steps):
+        raise InputError(
+            f"`steps` is {steps}, but the grid has {grid.steps} steps: leave `steps` out"
+        )
+    given = grid.bounds if grid.slices > 1 else None
+    return TimeGrid(grid.levels, slice_bounds(grid.levels, given, method, ranks))
+
+
+def slice_bounds(
+    levels: tuple[Level, ...], given: tuple[int, ...] | None, method: Method, ranks: int
+) -> tuple[int, ...]:
+    """Return the slice boundaries, as M + 1 step indices.
+
+    They are, in this order, the method's bounds, as many slices as it says, those ``given`` with
+    the levels, or as many as it has where nobody says how many.
+
+    Raises
+    ------
+    InputError
+        If there are more slices than steps, or fewer than ranks.
+    """
     steps = len(levels) - 1
-    if (
-        settings.grid is not None
-        and "steps" in settings.model_fields_set
-        and settings.steps != steps
-    ):
-        raise InputError(
-            f"--steps is {settings.steps}, but the grid file {settings.grid} has {steps} steps: "
-            "leave --steps out"
-        )
-    if settings.bounds is not None:
-        bounds = settings.bounds
-    elif bounds is None or settings.slices is not None or settings.slicing != "even":
-        in_file = None if bounds is None else len(bounds) - 1
-        slices = settings.slices or in_file or default_slices(steps, ranks)
+    if not isinstance(method, Sliced):
+        return given or (0, steps)
+    if method.bounds is not None:
+        bounds = method.bounds
+    elif given is not None and method.slices is None and method.slicing == "even":
+        bounds = given
+    else:
+        in_grid = None if given is None else len(given) - 1
+        slices = method.slices or in_grid or method.default_slices(steps, ranks)
         if steps < slices:
-            source = "--steps" if settings.grid is None else f"the steps of {settings.grid}:"
             raise InputError(
-                f"{source} {steps} is less than the number of slices, {slices}: every slice needs "
-                "at least one step, so raise --steps or lower --slices"
+                f"`steps` {steps} is less than the number of slices, {slices}: every slice needs "
+                "at least one step, so raise `steps` or lower `slices`"
             )
-        bounds = SLICINGS[settings.slicing](levels, slices)
-    grid = TimeGrid(levels, bounds)
-    if grid.slices < ranks:
+        bounds = SLICINGS[method.slicing](levels, slices)
+    if len(bounds) - 1 < ranks:
         raise InputError(
-            f"{grid.slices} slices for {ranks} ranks: every rank needs at least one slice, so "
-            "start fewer ranks, or a run with more --slices"
+            f"{len(bounds) - 1} slices for {ranks} ranks: every rank needs at least one slice, so "
+            "start fewer ranks, or a run with more `slices`"
         )
-    return grid
-
-
-def spacing_of(settings: Settings | GridSettings, name: str | None = None) -> Spacing:
-    """Take the options of a spacing from settings, and its name if none is given."""
-    return Spacing(
-        name or settings.spacing,
-        settings.whole_timesteps,
-        settings.sigma_min,
-        settings.sigma_max,
-        settings.rho,
-        settings.shift,
-        settings.final,
-    )
+    return tuple(bounds)

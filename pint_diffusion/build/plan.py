@@ -1,35 +1,90 @@
-"""From settings to a plan: the problem, the networks and the method of a run; nothing is sent."""
+"""From what is asked for, in objects, to what a rank needs to take part; nothing is sent."""
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from pint_diffusion.settings.run import Settings
-from pint_diffusion.numerics.convergence import Outcome, StopRule
-from pint_diffusion.errors import InputError, TransportError
-from pint_diffusion.grid import Schedule, TimeGrid
-from pint_diffusion.build.grid import grid_of
-from pint_diffusion.methods import METHODS
+from pint_diffusion.build.coarse import Coarse
+from pint_diffusion.build.grid import make_grid
+from pint_diffusion.build.guess import trajectory
+from pint_diffusion.errors import InputError
+from pint_diffusion.grid import Schedule, Spacing, TimeGrid
+from pint_diffusion.methods import Parareal
 from pint_diffusion.methods.method import Method
 from pint_diffusion.methods.problem import Problem
-from pint_diffusion.models import load_denoiser
-from pint_diffusion.models.conditional import condition
 from pint_diffusion.models.denoiser import Denoiser, output_shape, schedule_of
+from pint_diffusion.numerics.convergence import StopRule
 from pint_diffusion.numerics.noise import StepNoise, initial_noise
-from pint_diffusion.runtime.device import bind_device, check_dtype
 from pint_diffusion.runtime.evaluator import Evaluator
-from pint_diffusion.runtime.events import EventLog
-from pint_diffusion.runtime.requests import Ask, Clock
-from pint_diffusion.runtime.scheduler import Decided, Record, Runtime
-from pint_diffusion.runtime.world import World
-from pint_diffusion.solvers import Propagator
-from pint_diffusion.build.propagators import make_propagators
+from pint_diffusion.solvers import DDIM, Propagator, Solver
+from pint_diffusion.solvers.langevin import Corrector
+from pint_diffusion.solvers.linear import try_walk
+
+NOISE_BYTES = 2**28
+"""Noise of fine steps that a rank keeps for the next iteration, rather than drawing it again."""
+
+Batching = Literal["auto", "off"] | int
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """What is asked for, in objects.
+
+    Attributes
+    ----------
+    network : Denoiser
+        The network of the fine steps.
+    method : Method
+        Solves the problem.
+    solver : Solver
+        Makes the fine steps.
+    coarse : Coarse
+        How coarse solves are made, for a method that makes them.
+    corrector : Corrector
+        Langevin steps at slice boundaries.
+    steps : int, optional
+        N; see `make_grid`.
+    spacing : Spacing
+        Where the noise levels lie.
+    grid : TimeGrid, optional
+        Instead of steps and spacing.
+    samples, seed : int
+        S, and the seed of all noise.
+    noise : Tensor, shape (S, *shape), optional
+        Pure noise to begin with, instead of what the seed gives.
+    batching : {"auto", "off"} or int
+        Evaluations in one network call: all that are ready, one, or at most so many.
+    device : torch.device
+        Where this rank computes.
+    dtype : torch.dtype
+        Of the network. States are in float64 if it is float64, else in float32.
+    """
+
+    network: Denoiser
+    method: Method = field(default_factory=Parareal)
+    solver: Solver = field(default_factory=DDIM)
+    coarse: Coarse = field(default_factory=Coarse)
+    corrector: Corrector = field(default_factory=Corrector)
+    steps: int | None = None
+    spacing: Spacing = field(default_factory=Spacing)
+    grid: TimeGrid | None = None
+    samples: int = 1
+    seed: int = 0
+    noise: Tensor | None = None
+    batching: Batching = "auto"
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    dtype: torch.dtype = torch.float32
+
+    @property
+    def state_dtype(self) -> torch.dtype:
+        """Dtype of the states."""
+        return torch.float64 if self.dtype == torch.float64 else torch.float32
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -45,94 +100,131 @@ class Plan:
         What solves it, with its options.
     batch_limit : int or None
         Most evaluations in one network call.
-    patience : float or None
-        Seconds of silence after which a rank is taken for lost; None: never.
+    asked : Sampling
+        What was asked for.
     """
 
     problem: Problem
     evaluators: list[Evaluator]
     method: Method
     batch_limit: int | None
-    patience: float | None
+    asked: Sampling
 
 
-def make_plan(settings: Settings, world: World, denoiser: Denoiser | None = None) -> Plan:
-    """Build the problem of a run; nothing is sent.
+def make_plan(asked: Sampling, ranks: int) -> Plan:
+    """Build the problem of a run.
 
     Parameters
     ----------
-    settings : Settings
+    asked : Sampling
         The run.
-    world : World
-        The processes of the run.
-    denoiser : Denoiser, optional
-        The network, instead of ``settings.model``.
+    ranks : int
+        Number of its processes.
 
     Raises
     ------
     InputError
-        If the settings do not fit each other, the model, the devices or the number of ranks.
+        If the parts do not fit each other or the number of ranks.
     """
-    device = bind_device(settings.device, world.local_rank)
-    dtype = check_dtype(settings.dtype, device)
-    state_dtype = torch.float64 if dtype == torch.float64 else torch.float32
-    network = denoiser or load_denoiser(settings.model, device, dtype)
-    denoiser = with_classes(network, settings)
-    schedule = schedule_of(denoiser)
-    named = METHODS[settings.method]
-    grid = grid_of(settings, schedule, world.size if named.sliced else 1)
-    if settings.corrector_steps:
-        grid = grid.corrected(settings.corrector_steps)
-    check_levels(grid, denoiser)
-    noise = StepNoise(settings.seed, settings.samples, denoiser.shape, state_dtype, device)
-    fine, coarse = make_propagators(settings, schedule, grid, noise)
-    check_variance(fine, denoiser, "the network")
-    method = named.configured(settings.method, settings.method_options)
-    tolerance = method.tolerance if settings.tolerance is None else settings.tolerance
-    most = method.most(grid)
-    evaluators = [Evaluator(denoiser, grid, device, dtype, state_dtype)]
-    if settings.coarse_model is not None and settings.method != "sequential":
-        other, theirs = load_coarse(settings, device, dtype, denoiser, coarse)
-        evaluators.append(Evaluator(other, grid, device, dtype, state_dtype, schedule=theirs))
-    else:
-        check_variance(coarse, denoiser, "the network")
-    start = initial_noise(settings.seed, range(settings.samples), denoiser.shape, state_dtype)
+    network, method, device = asked.network, asked.method, asked.device
+    schedule = schedule_of(network)
+    grid = make_grid(schedule, method, ranks, asked.steps, asked.spacing, asked.grid)
+    if asked.corrector.steps:
+        grid = grid.corrected(asked.corrector.steps)
+    check_levels(grid, network)
+    step_noise = StepNoise(asked.seed, asked.samples, network.shape, asked.state_dtype, device)
+    fine = fine_propagator(asked, grid, schedule, step_noise)
+    check_variance(fine, network, "the network")
+    evaluators = [Evaluator(network, grid, device, asked.dtype, asked.state_dtype)]
+    coarse = fine
+    if method.uses_coarse:
+        coarse = asked.coarse.propagator(fine, step_noise)
+        if asked.coarse.network is not None:
+            evaluators.append(coarse_evaluator(asked, coarse))
+        else:
+            check_variance(coarse, network, "the network")
+    enough = method.enough_iterations(grid)
     problem = Problem(
-        noise=start.to(device),
+        noise=first_states(asked).to(device),
         fine=fine,
         coarse=coarse,
         coarse_network=len(evaluators) - 1,
-        placement=settings.placement,
-        max_iterations=min(settings.max_iterations or most, most),
-        stop_rule=StopRule(tolerance, denoiser.data_range, fine.complete_from()),
-        ranks=world.size,
-        watch=lambda n, k, change: None,
-        tolerance=tolerance,
-        columns=method.columns(grid, **method.options),
-        kind=denoiser.prediction,
-        output_shape=output_shape(denoiser),
+        max_iterations=min(method.max_iterations or enough, enough),
+        stop_rule=StopRule(method.tolerance, network.data_range, fine.complete_from()),
+        ranks=ranks,
+        tolerance=method.tolerance,
+        columns=method.columns(grid),
+        kind=network.prediction,
+        output_shape=output_shape(network),
     )
-    method.check(problem, **method.options)
-    limits: dict[Literal["auto", "off"] | int, int | None] = {"auto": None, "off": 1}
-    return Plan(
-        problem,
-        evaluators,
-        method,
-        limits.get(settings.batching, settings.batching),  # type: ignore[arg-type]
-        settings.watchdog,
-    )
+    method.check(problem)
+    if method.begins_on is not None:
+        problem = replace(problem, guess=trajectory(problem, method.begins_on))
+    limit = {"auto": None, "off": 1}.get(str(asked.batching), asked.batching)
+    return Plan(problem, evaluators, method, limit, asked)  # type: ignore[arg-type]
 
 
-def with_classes(network: Denoiser, settings: Settings) -> Denoiser:
-    """Give the samples the classes and the guidance of the settings."""
-    return condition(
-        network,
-        settings.labels,
-        settings.samples,
-        settings.guidance,
-        settings.guidance_rescale,
-        settings.null_class,
-    )
+def fine_propagator(
+    asked: Sampling, grid: TimeGrid, schedule: Schedule, noise: StepNoise
+) -> Propagator:
+    """Make F.
+
+    Raises
+    ------
+    InputError
+        If the solver can't walk the grid.
+    """
+    solver = asked.solver
+    if asked.corrector.steps:
+        solver = asked.corrector.corrected(solver)
+    drawn = solver.stochastic or asked.corrector.steps
+    fits = max(1, NOISE_BYTES // noise.bytes)
+    fine = Propagator(solver, grid, schedule, lru_cache(fits)(noise) if drawn else noise)
+    try_walk(fine, "fine")
+    return fine
+
+
+def first_states(asked: Sampling) -> Tensor:
+    """Return the states (S, *shape) with which the walk begins.
+
+    Raises
+    ------
+    InputError
+        If those given have another shape.
+    """
+    shape = (asked.samples, *asked.network.shape)
+    if asked.noise is None:
+        return initial_noise(asked.seed, range(asked.samples), shape[1:], asked.state_dtype)
+    if tuple(asked.noise.shape) != shape:
+        raise InputError(
+            f"`noise` has shape {tuple(asked.noise.shape)}, but the samples have {shape}: the two "
+            "must be the same"
+        )
+    return asked.noise.detach().to(asked.state_dtype)
+
+
+def coarse_evaluator(asked: Sampling, coarse: Propagator) -> Evaluator:
+    """Make the evaluator of another network for the coarse steps.
+
+    Raises
+    ------
+    InputError
+        If the network does not fit the fine one or the grid.
+    """
+    network, fine = asked.coarse.network, asked.network
+    if network.shape != fine.shape:
+        raise InputError(
+            f"the coarse network has samples of shape {network.shape} and the network of the fine "
+            f"steps of shape {fine.shape}: they must be the same"
+        )
+    schedule = schedule_of(network)
+    try:
+        schedule.timestep([level.alpha_bar for level in coarse.grid.levels])
+    except InputError as error:
+        raise InputError(f"the coarse network can't be told a level of the grid: {error}") from None
+    check_variance(coarse, network, "the coarse network")
+    grid, device = coarse.grid, asked.device
+    return Evaluator(network, grid, device, asked.dtype, asked.state_dtype, schedule=schedule)
 
 
 def check_levels(grid: TimeGrid, denoiser: Denoiser) -> None:
@@ -146,43 +238,9 @@ def check_levels(grid: TimeGrid, denoiser: Denoiser) -> None:
 
 def check_variance(propagator: Propagator, denoiser: Denoiser, which: str) -> None:
     """Refuse to take the variance of a step from a network that has learned none."""
-    wanted = propagator.solver.options.get("variance") == "learned_range"
+    wanted = getattr(propagator.solver, "variance", None) == "learned_range"
     if wanted and not getattr(denoiser, "learns_variance", False):
         raise InputError(
-            f"--variance learned_range needs a network that has learned its variance, and {which} "
+            f"`variance` learned_range needs a network that has learned its variance, and {which} "
             "has not: use fixed_small or fixed_large"
         )
-
-
-def load_coarse(
-    settings: Settings,
-    device: torch.device,
-    dtype: torch.dtype,
-    fine: Denoiser,
-    coarse: Propagator,
-) -> tuple[Denoiser, Schedule]:
-    """Load the network of the coarse steps; return it and its schedule.
-
-    Raises
-    ------
-    InputError
-        If it does not fit the fine one or the grid.
-    """
-    which = f"--coarse-model {settings.coarse_model}"
-    network = load_denoiser(settings.coarse_model, device, dtype)
-    if getattr(network, "classes", None) is not None:
-        network = with_classes(network, settings)
-    if network.shape != fine.shape:
-        raise InputError(
-            f"{which} has samples of shape {network.shape} and the network of the fine steps of "
-            f"shape {fine.shape}: they must be the same"
-        )
-    schedule = schedule_of(network)
-    try:
-        schedule.timestep([level.alpha_bar for level in coarse.grid.levels])
-    except InputError as error:
-        raise InputError(f"{which} can't be told a level of the grid: {error}") from None
-    check_variance(coarse, network, which)
-    return network, schedule
-
-

@@ -14,7 +14,7 @@ from pydantic_settings import CliPositionalArg, SettingsConfigDict
 
 from pint_diffusion.commands.grid import grid_table, make_grid_file
 from pint_diffusion.errors import EXIT_NOT_CONVERGED, InputError, PintError
-from pint_diffusion.models import check_spec
+from pint_diffusion.models import find_source
 from pint_diffusion.runtime.world import LocalWorld, World, open_world, read_launcher
 from pint_diffusion.settings.check import Check
 from pint_diffusion.settings.compare import Compare
@@ -182,7 +182,7 @@ def _agree(
                 print(settings.to_yaml(), end="")
             return None
         transport = settings.transport
-        check_spec(settings.model)
+        find_source(settings.model)
     except InputError as error:
         wrong = error
     world = open_once(transport)
@@ -232,7 +232,7 @@ def _grid(arguments: list[str], speaks: bool, open_once: Callable[[str], World])
     launcher = read_launcher()
     if launcher is not None and launcher.size > 1:
         raise InputError("grid runs in one process: start it without a launcher")
-    check_spec(settings.model)
+    find_source(settings.model)
     grid = make_grid_file(settings)
     print(f"{settings.file}: {grid.steps} steps, --spacing {settings.spacing}")
     print(grid_table(grid), flush=True)

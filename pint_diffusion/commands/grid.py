@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pint_diffusion
-from pint_diffusion.build.grid import spacing_of
+from pint_diffusion.build.from_settings import spacing_of
 from pint_diffusion.errors import InputError
 from pint_diffusion.grid import SLICINGS, TimeGrid, write_grid
 from pint_diffusion.grid.gits import best_path

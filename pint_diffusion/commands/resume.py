@@ -37,7 +37,9 @@ def settings_of(folder: Path, flags: Sequence[str]) -> Settings:
         free = name in MAY_DIFFER
         if old != new and name in OF_NEW_RUNS:
             raise InputError(f"resume goes on in the run's own folder, and takes no --{name}")
-        if name == "tolerance" and there["rounds"]:  # points that have settled stay where they are
+        if (
+            name == "tolerance" and there["counts"] == "points"
+        ):  # points that have settled stay where they are
             free, old = False, there["tolerance"]
             new = old if new is None else new
         if not free and old != new:

@@ -3,46 +3,28 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import hashlib
 import sys
 import threading
-import traceback
-from functools import partial
 
-import numpy as np
-import torch
-from torch import Tensor
-
-from pint_diffusion.build.plan import Plan, make_plan
+from pint_diffusion.build.from_settings import plan_of
+from pint_diffusion.build.plan import Plan
 from pint_diffusion.commands.check.quick import refuse_or_warn
-from pint_diffusion.commands.silence import job_ender
-from pint_diffusion.errors import (
-    InputError,
-    Interrupted,
-    PeerFailure,
-    PintError,
-    RunFailed,
-    StoreError,
-    TransportError,
-)
-from pint_diffusion.methods.problem import Problem, Restart
+from pint_diffusion.commands.silence import EndJob
+from pint_diffusion.errors import InputError, Interrupted, PintError, StoreError
 from pint_diffusion.models.denoiser import Denoiser
-from pint_diffusion.report import draw_pictures, stream_answer
-from pint_diffusion.report.progress import Progress, RoundProgress
-from pint_diffusion.run import Solution, solve, solve_sequentially, warm_up
+from pint_diffusion.output import Output
+from pint_diffusion.report import draw_pictures
+from pint_diffusion.report.progress import ProgressBar
+from pint_diffusion.report.stream import Stream
+from pint_diffusion.run import solve, warm_up
 from pint_diffusion.runtime.device import keep_memory, set_threads
-from pint_diffusion.runtime.events import EventLog, Tally
 from pint_diffusion.runtime.signals import listening
 from pint_diffusion.runtime.world import World
 from pint_diffusion.settings.run import Settings
-from pint_diffusion.store.description import describe_run, figures
-from pint_diffusion.store.folder import STREAM, RunFolder, clear_folder
-from pint_diffusion.store.lock import FolderLock
-from pint_diffusion.store.manifest import Manifest
+from pint_diffusion.store.folder import STREAM, Files
 from pint_diffusion.store.master import read_run
 from pint_diffusion.store.record import RunRecord
-from pint_diffusion.store.restart import Found, find, fingerprint
 
 
 def run_job(
@@ -80,90 +62,71 @@ def run_job(
     TransportError
         If the ranks can no longer agree on how to end.
     """
-    with contextlib.ExitStack() as held:
-        return run_and_write(settings, world, denoiser, resume, held)
-
-
-def run_and_write(
-    settings: Settings,
-    world: World,
-    denoiser: Denoiser | None,
-    resume: bool,
-    held: contextlib.ExitStack,
-) -> RunRecord | None:
-    """Do what `run_job` says; rank 0 enters the lock of the folder into ``held``."""
     cores = world.host_cores()
-    threads = world.agree(
+    world.agree(
         lambda: set_threads(settings.threads, settings.batching == "off", cores, world.local_size)
     )
     refuse_or_warn(settings, world, denoiser)
     keep_memory()
-    plan = world.agree(lambda: make_plan(settings, world, denoiser))
+    plan = world.agree(lambda: plan_of(settings, world, denoiser))
     refuse_differences(settings, world, plan)
-    manifest = Manifest(settings.out, {}, [])
-    segment = first = 0
-    networks = [evaluator.denoiser for evaluator in plan.evaluators]
-    identity = fingerprint(networks) if world.rank == 0 else ""
-    if resume:
-        problem = plan.problem
-
-        def lock_and_find() -> Found | None:
-            if world.rank != 0:
-                return None
-            held.enter_context(FolderLock(settings.out))
-            return find(settings.out, problem.grid, identity)
-
-        found = world.share(world.agree(lock_and_find))
-        assert found is not None
-        manifest, segment = found.manifest, found.segment
-        k = found.k
-        if k is not None and settings.method != "sequential":
-            restart = world.agree(lambda: read_restart(manifest, k, problem))
-            plan = dataclasses.replace(plan, problem=dataclasses.replace(problem, restart=restart))
-            first = restart.k + 1
-    else:
-        world.agree(lambda: held.enter_context(take_folder(settings)) if world.rank == 0 else None)
+    world.agree(lambda: refuse_own_start(settings))
     if settings.warmup:
         with contextlib.suppress(PintError):  # the run itself will say where it went wrong
             warm_up(plan)
-    events = EventLog(world.rank)
-    about = describe_run(settings, world, plan, threads, cores)
-    about.facts |= {
-        "fingerprint": identity,
-        "segment": segment,
-        "resumed_after": first - 1,
-    }
-    if plan.problem.restart is not None:
-        about.change = list(plan.problem.restart.changes[:-1])
-    keep = settings.keep == "boundary" and not plan.method.rounds, settings.checkpoint_every
-    with (
-        listening() as asked,
-        RunFolder(about, manifest, segment, first, *keep, world, events) as folder,
-    ):
-        solution, sequential = solve_and_watch(plan, world, events, folder, settings, asked)
-        iterations = world.share(solution.outcome.iterations if solution else 0)
-        tallies = world.gather(Tally.of(events, iterations))
-
-        def finish() -> None:
-            if solution is not None:
-                folder.finish(solution.outcome, figures(solution, tallies, sequential))
-
+    keep = settings.keep, settings.checkpoint_every
+    files = Files(settings.out, settings.force, *keep, resume, settings.to_yaml())
+    outputs: list[Output] = [files, ProgressBar()]
+    if settings.stream:
+        outputs.append(Stream(settings.out / STREAM))
+    with listening() as asked:
         try:
-            folder.close_all()
-            world.agree(finish)
-        except PintError as error:
-            folder.end(f"failed: {error}")
-            raise
+            run = solve(
+                plan,
+                world,
+                [*outputs, Asked(asked), EndJob(world)],
+                settings.verify,
+                settings.watchdog,
+            )
+        except Interrupted as error:
+            raise Interrupted(
+                f"{error} after iteration {world.share(files.reached)}; go on with "
+                f"'pint-diffusion resume {settings.out}'"
+            ) from None
+        if settings.verify and world.rank == 0 and run.sequential is None:
+            print(
+                "pint-diffusion: note: a signal ended the sequential sampler of --verify; the run "
+                "is complete",
+                file=sys.stderr,
+            )
         return world.agree(lambda: read_and_draw(settings) if world.rank == 0 else None)
 
 
-def take_folder(settings: Settings) -> FolderLock:
-    """Make the folder of a new run ready and lock it.
+class Asked(Output):
+    """Ends the run when a signal has asked for it.
+
+    Parameters
+    ----------
+    asked : threading.Event
+        Set by the signal.
+    """
+
+    def __init__(self, asked: threading.Event) -> None:
+        self._asked = asked
+
+    def check(self) -> None:
+        """Raise Interrupted if so."""
+        if self._asked.is_set():
+            raise Interrupted("interrupted by a signal")
+
+
+def refuse_own_start(settings: Settings) -> None:
+    """Refuse to overwrite the run to begin on.
 
     Raises
     ------
     InputError
-        If that is not possible, or if the run in it is the one to begin on.
+        If it is in the folder of the run.
     """
     begin = settings.warm_start
     if begin is not None:
@@ -173,23 +136,6 @@ def take_folder(settings: Settings) -> FolderLock:
                 f"--out {settings.out} holds the run of --warm-start, which this one would "
                 "overwrite: give another folder"
             )
-    return clear_folder(settings.out, settings.force)
-
-
-def read_restart(manifest: Manifest, k: int, problem: Problem) -> Restart:
-    """Read iteration ``k`` of a run.
-
-    Raises
-    ------
-    StoreError
-        If its parts can't be read here.
-    """
-    states = manifest.states(k, range(problem.columns + 1))
-
-    def state(n: int) -> Tensor:
-        return torch.from_numpy(states[n]).to(problem.noise.device)
-
-    return Restart(k, state, [np.array(row) for row in manifest.changes[:k]])
 
 
 def refuse_differences(settings: Settings, world: World, plan: Plan) -> None:
@@ -236,97 +182,3 @@ def read_and_draw(settings: Settings) -> RunRecord:
             f"{error.strerror}; 'pint-diffusion export' draws them"
         ) from None
     return record
-
-
-def solve_and_watch(
-    plan: Plan,
-    world: World,
-    events: EventLog,
-    folder: RunFolder,
-    settings: Settings,
-    asked: threading.Event,
-) -> tuple[Solution | None, tuple[Tensor, float] | None]:
-    """Solve with progress shown and files written; fail alike on every rank.
-
-    ``asked`` tells whether somebody asked this process to end. Returns the solution and, with
-    ``--verify``, the sequential sampler's answer and seconds, if there was time for it; both on
-    rank 0.
-
-    Raises
-    ------
-    RunFailed
-        If any rank failed; the message has the cause, and the files what came before it.
-    """
-    problem = plan.problem
-    progress: Progress | RoundProgress | None = None
-    if world.rank == 0 and plan.method.rounds:
-        progress = RoundProgress(problem.grid.steps)
-    elif world.rank == 0:
-        progress = Progress(problem.columns, problem.max_iterations, problem.tolerance)
-    stream = partial(stream_answer, folder.path / STREAM, problem.stop_rule.data_range)
-
-    def watch(n: int, k: int, change: Tensor | None) -> bool | None:
-        assert progress is not None
-        moved = None if change is None else change.numpy()
-        progress.boundary(n, k, moved)
-        if n != problem.columns:
-            return None
-        return folder.iteration_done(k, moved, stream if settings.stream else None)
-
-    error: tuple[str, int] | None = None
-    interrupted: str | None = None
-    solution = sequential = None
-
-    def asked_to_end() -> bool:
-        folder.check()
-        return asked.is_set()
-
-    try:
-        solution = solve(
-            plan, world, events, folder.record, watch, asked_to_end,
-            job_ender(world, folder.lost), folder.decided,
-        )  # fmt: skip
-        if settings.verify and world.rank == 0:
-            sequential = verified(plan, asked)
-    except PeerFailure:
-        pass  # that rank says why
-    except Interrupted as caught:
-        interrupted = str(caught)
-    except TransportError:
-        raise
-    except PintError as caught:
-        error = str(caught), caught.exit_code
-    except (Exception, SystemExit):
-        error = "\n" + traceback.format_exc(), 1
-    finally:
-        if progress is not None:
-            progress.close()
-    world.barrier()
-    for rank, (host, failure) in enumerate(world.gather((world.host, error))):
-        if failure is not None:
-            message, code = failure
-            cause = f"rank {rank} on {host}: {message}"
-            folder.end(f"failed: {cause}")
-            raise RunFailed(cause, code)
-    asked_ranks = [rank for rank, told in enumerate(world.gather(interrupted)) if told]
-    if asked_ranks and not world.share(solution is not None):
-        folder.end("interrupted")
-        reached = world.share(folder.reached)
-        raise Interrupted(
-            f"interrupted by a signal after iteration {reached}; go on with "
-            f"'pint-diffusion resume {folder.path}'"
-        )
-    return solution, sequential
-
-
-def verified(plan: Plan, asked: threading.Event) -> tuple[Tensor, float] | None:
-    """Run the sequential sampler; the answer is there, so a signal ends no more than this."""
-    try:
-        return solve_sequentially(plan, asked.is_set)
-    except Interrupted:
-        print(
-            "pint-diffusion: note: a signal ended the sequential sampler of --verify; the run is "
-            "complete",
-            file=sys.stderr,
-        )
-        return None

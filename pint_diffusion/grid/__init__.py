@@ -15,9 +15,9 @@ from pint_diffusion.grid.schedule import (
     SigmaSchedule,
     level_of_sigma,
 )
-from pint_diffusion.grid.slicing import SLICINGS, default_slices, even_bounds
+from pint_diffusion.grid.slicing import SLICINGS, even_bounds
 from pint_diffusion.grid.spacing import SPACINGS, Spacing
-from pint_diffusion.grid.time_grid import TimeGrid, make_grid
+from pint_diffusion.grid.time_grid import TimeGrid
 
 __all__ = [
     "SLICINGS",
@@ -29,10 +29,8 @@ __all__ = [
     "SigmaSchedule",
     "Spacing",
     "TimeGrid",
-    "default_slices",
     "even_bounds",
     "level_of_sigma",
-    "make_grid",
     "read_grid",
     "write_grid",
 ]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from math import isqrt
 
 import numpy as np
 from numpy.typing import NDArray
@@ -73,8 +72,3 @@ SLICINGS: dict[str, Callable[[Sequence[Level], int], tuple[int, ...]]] = {
     "ou": partial(clock_bounds, lambda level: ou_clock(level.sigma)),
 }
 """Name -> function that cuts a walk over N + 1 levels into M slices."""
-
-
-def default_slices(steps: int, ranks: int) -> int:
-    """M when the user names none: the number of ranks, or sqrt(N) in one process (SRDS)."""
-    return ranks if ranks > 1 else max(1, isqrt(steps))

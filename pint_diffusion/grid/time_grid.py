@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING
@@ -11,9 +10,7 @@ import numpy as np
 
 from pint_diffusion.errors import InputError
 from pint_diffusion.grid.level import Level
-from pint_diffusion.grid.schedule import Schedule
-from pint_diffusion.grid.slicing import SLICINGS, check_bounds, even_bounds
-from pint_diffusion.grid.spacing import Spacing
+from pint_diffusion.grid.slicing import check_bounds, even_bounds
 
 if TYPE_CHECKING:
     pass
@@ -77,22 +74,3 @@ class TimeGrid:
             picks += [first + i for i in inside[1:]]
             bounds.append(len(picks) - 1)
         return TimeGrid(tuple(self.levels[i] for i in picks), tuple(bounds))
-
-
-def make_grid(
-    schedule: Schedule,
-    steps: int,
-    slices: int,
-    bounds: Sequence[int] | None = None,
-    spacing: Spacing = Spacing(),  # noqa: B008
-    slicing: str = "even",
-) -> TimeGrid:
-    """Build a grid; ``bounds`` overrides the division into ``slices`` by ``slicing``.
-
-    Raises
-    ------
-    InputError
-        If the spacing does not fit the schedule, or the slices the steps.
-    """
-    levels = spacing.levels(schedule, steps)
-    return TimeGrid(levels, SLICINGS[slicing](levels, slices) if bounds is None else tuple(bounds))

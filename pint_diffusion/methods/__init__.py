@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from pint_diffusion.methods.chords import CHORDS
+from pint_diffusion.methods.chords import Chords
 from pint_diffusion.methods.method import Method
-from pint_diffusion.methods.parareal import parareal
-from pint_diffusion.methods.rounds.paradigms import PARADIGMS
-from pint_diffusion.methods.rounds.parataa import PARATAA
+from pint_diffusion.methods.parareal import Parareal
+from pint_diffusion.methods.rounds.paradigms import ParaDiGMS
+from pint_diffusion.methods.rounds.parataa import ParaTAA
 from pint_diffusion.methods.rounds.piadm import PIADM
-from pint_diffusion.methods.rounds.window import WINDOW
-from pint_diffusion.methods.sequential import sequential
+from pint_diffusion.methods.rounds.window import Window
+from pint_diffusion.methods.sequential import Sequential
 
-METHODS: dict[str, Method] = {
-    "sequential": Method(sequential),
-    "parareal": Method(parareal),
-    "paradigms": PARADIGMS,
-    "parataa": PARATAA,
-    "piadm": PIADM,
-    "window": WINDOW,
-    "chords": CHORDS,
+METHODS: dict[str, type[Method]] = {
+    method.name: method
+    for method in (Parareal, Sequential, ParaDiGMS, ParaTAA, PIADM, Window, Chords)
 }
 """Methods by the name they have on the command line."""
+
+__all__ = ["METHODS", "Method", *(method.__name__ for method in METHODS.values())]

@@ -22,16 +22,22 @@ then, and the jump that its next correction takes away.
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import pairwise
+from math import ceil
+from typing import ClassVar
 
 import torch
+from pydantic import Field, PositiveInt
 from torch import Tensor
 
 from pint_diffusion.errors import InputError
 from pint_diffusion.grid import TimeGrid
-from pint_diffusion.methods.method import Method
+from pint_diffusion.methods.method import Method, Start
 from pint_diffusion.methods.problem import Problem
+from pint_diffusion.methods.times import chords_on
 from pint_diffusion.numerics.prediction import Prediction
 from pint_diffusion.runtime.requests import Ask, Layout
 from pint_diffusion.runtime.scheduler import Runtime
@@ -41,13 +47,83 @@ PUBLISHED = (0, 2, 4, 8, 16, 24, 32, 40)
 """Starts of 8 cores in 50 steps."""
 
 
-def chords(runtime: Runtime, problem: Problem, *, cores: int, starts: tuple[int, ...]) -> None:
+class Chords(Method):
+    """CHORDS: walks that begin at different steps; results stream out, coarsest first."""
+
+    name: ClassVar[str] = "chords"
+    extra_tensors: ClassVar[int] = 1
+    column: ClassVar[str] = "core"
+
+    cores: PositiveInt = Field(8, description="walks that begin at different steps")
+    starts: tuple[int, ...] = Field(
+        (), description="the steps at which they begin, 0,...; the published ones if not given"
+    )
+
+    def model_post_init(self, context: object) -> None:
+        """Count the cores whose starts are given."""
+        if self.starts and "cores" not in self.model_fields_set:
+            object.__setattr__(self, "cores", len(self.starts))
+
+    def prepare(self, problem: Problem) -> Start:
+        """Return what starts the coroutines of a rank."""
+        return partial(chords, problem, self.starts_in(problem.grid))
+
+    def columns(self, grid: TimeGrid) -> int:
+        """Return the cores."""
+        return self.cores
+
+    def starts_in(self, grid: TimeGrid) -> tuple[int, ...]:
+        """Return the points of a grid at which the cores start, see `starts_of`."""
+        return starts_of(grid, cores=self.cores, starts=self.starts)
+
+    def check(self, problem: Problem) -> None:
+        """Refuse a solver whose step can't be made longer with one evaluation, and idle ranks.
+
+        Raises
+        ------
+        InputError
+            Where that is so, or where a jump does not give finite numbers.
+        """
+        solver = problem.fine.solver
+        if solver.history or solver.stochastic or solver.evaluations > 1 or not solver.starts_here:
+            raise InputError(
+                f"the method chords jumps with one evaluation that it has already, and the solver "
+                f"{solver.name} carries a history, draws noise or evaluates more than once in a "
+                "step: take a solver that does not, as ddim, euler or flow_euler"
+            )
+        if problem.ranks > self.cores:
+            raise InputError(
+                f"{problem.ranks} ranks for {self.cores} cores: every rank needs at least one "
+                "core, so raise `cores` or start fewer ranks"
+            )
+        t = (*self.starts_in(problem.grid), problem.grid.steps)
+        over = TimeGrid(tuple(problem.grid.levels[i] for i in t), tuple(range(len(t))))
+        try_walk(replace(problem.fine, grid=over), "coarse")
+
+    def held_states(self, steps: int, slices: int, ranks: int, history: int) -> int:
+        """Return x and a jump of a rank's cores, and one on its way."""
+        return 2 * ceil(self.cores / ranks) + 1
+
+    def seconds_on(
+        self,
+        devices: int,
+        problem: Problem,
+        iterations: int,
+        in_a_row: Sequence[int],
+        costs: Mapping[int, float],
+    ) -> float | None:
+        """Return the seconds of a run on so many devices; see `Method`."""
+        steps = sum(try_walk(problem.fine, "fine"))
+        return chords_on(self.starts_in(problem.grid), steps, iterations, devices, costs)
+
+
+def chords(problem: Problem, starts: tuple[int, ...], runtime: Runtime) -> None:
     """Start the coroutines of this rank.
 
     Column n of a checkpoint is of core C - 1 - n, so that the columns n < k are done at result k.
     """
     walk, levels, steps = problem.fine, problem.grid.levels, problem.grid.steps
-    t = (*starts_of(problem.grid, cores=cores, starts=starts), steps)
+    cores, t = len(starts), (*starts, steps)
     apart = (0, *(b - a for a, b in pairwise(t)))
     ticks = [c + steps - t[c] for c in range(cores, -1, -1)]  # behind result k = 0 .. C
     restart = problem.restart
@@ -109,9 +185,9 @@ def chords(runtime: Runtime, problem: Problem, *, cores: int, starts: tuple[int,
         while True:
             assert answer is not None
             runtime.keep(cores, k, torch.stack([answer, torch.zeros_like(answer)]))
-            problem.watch(cores, k, torch.from_numpy(changes[-1]) if changes else None)
-            last, exact = k >= problem.max_iterations, k == cores
-            if k and (outcome := problem.stop_rule.outcome(changes, last, exact)):
+            stop = await runtime.answer(k, answer, changes[-1] if changes else None)
+            last = stop or k >= problem.max_iterations
+            if outcome := problem.outcome(changes, last, exact=k == cores):
                 break
             k, old, answer = k + 1, answer, await ends[cores - k - 1, 0]
             assert answer is not None
@@ -140,17 +216,17 @@ def starts_of(grid: TimeGrid, *, cores: int, starts: tuple[int, ...]) -> tuple[i
         t = (*starts, steps)
         if len(starts) != cores:
             raise InputError(
-                f"--starts has {len(starts)} points and --cores is {cores}: give one of the two"
+                f"`starts` has {len(starts)} points and `cores` is {cores}: give one of the two"
             )
         if starts[0] != 0 or any(b - a < 2 for a, b in pairwise(t)):
             raise InputError(
-                f"--starts {','.join(map(str, starts))} must begin with 0 and rise by 2 or more, "
+                f"`starts` {','.join(map(str, starts))} must begin with 0 and rise by 2 or more, "
                 f"up to {steps - 2} at most, as there are {steps} steps"
             )
         return starts
     if steps < 2 * cores:
         raise InputError(
-            f"--cores {cores} is too many for {steps} steps: cores start two steps apart or more, "
+            f"`cores` {cores} is too many for {steps} steps: cores start two steps apart or more, "
             f"so at most {steps // 2} have room"
         )
     even = [PUBLISHED[-1] * c / cores for c in range(cores)]
@@ -159,43 +235,3 @@ def starts_of(grid: TimeGrid, *, cores: int, starts: tuple[int, ...]) -> tuple[i
         least, most = (t[-1] + 2 if t else 0), steps - 2 * (cores - c)
         t = (*t, min(max(round(start * steps / 50), least), most))
     return t
-
-
-def columns(grid: TimeGrid, *, cores: int, starts: tuple[int, ...]) -> int:
-    """Columns of a checkpoint: the cores."""
-    return len(starts_of(grid, cores=cores, starts=starts))
-
-
-def refuse(problem: Problem, *, cores: int, starts: tuple[int, ...]) -> None:
-    """Refuse a solver whose step can't be made longer with one stored evaluation, and idle ranks.
-
-    Raises
-    ------
-    InputError
-        Where that is so, or where a jump does not give finite numbers.
-    """
-    solver, name = problem.fine.solver, problem.fine.name
-    if solver.history or solver.stochastic or solver.evaluations > 1 or not solver.starts_here:
-        raise InputError(
-            f"--method chords jumps with one evaluation that it has already, and {name} carries a "
-            "history, draws noise or evaluates more than once in a step: take a solver that does "
-            "not, as ddim, euler or flow_euler"
-        )
-    if problem.ranks > cores:
-        raise InputError(
-            f"{problem.ranks} ranks for {cores} cores: every rank needs at least one core, so "
-            "raise --cores or start fewer ranks"
-        )
-    t = (*starts_of(problem.grid, cores=cores, starts=starts), problem.grid.steps)
-    over = TimeGrid(tuple(problem.grid.levels[i] for i in t), tuple(range(len(t))))
-    try_walk(replace(problem.fine, grid=over), "coarse")
-
-
-CHORDS = Method(
-    chords,
-    options={"cores": 8, "starts": ()},
-    own=1,
-    columns=columns,
-    check=refuse,
-)
-"""The method."""

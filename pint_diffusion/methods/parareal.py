@@ -22,22 +22,77 @@ None stands for "did not move": as a boundary state, and as the f and g that fol
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import ClassVar, Literal
+
 import torch
+from pydantic import Field
 from torch import Tensor
 
+from pint_diffusion.errors import InputError
+from pint_diffusion.methods.method import Sliced, Start, best_slices
 from pint_diffusion.methods.problem import Problem
+from pint_diffusion.methods.times import parareal_on
+from pint_diffusion.options import FREE
 from pint_diffusion.runtime.requests import Ask, Layout
 from pint_diffusion.runtime.scheduler import Runtime
 from pint_diffusion.solvers import knowing
+from pint_diffusion.solvers.langevin import Corrected
+from pint_diffusion.solvers.linear import try_walk
 
 
-def parareal(runtime: Runtime, problem: Problem) -> None:
+class Parareal(Sliced):
+    """Pipelined Parareal (SRDS): coarse and fine solves of slices."""
+
+    name: ClassVar[str] = "parareal"
+    uses_coarse: ClassVar[bool] = True
+
+    placement: Literal["root", "slice"] = Field(
+        "root",
+        json_schema_extra=FREE,
+        description="rank of coarse solves and corrections: rank 0, or the slice's own",
+    )
+
+    def prepare(self, problem: Problem) -> Start:
+        """Return what starts the coroutines of a rank."""
+        return partial(parareal, problem, self.placement)
+
+    def check(self, problem: Problem) -> None:
+        """Refuse Langevin steps, of which the coarse solves know nothing."""
+        if isinstance(problem.fine.solver, Corrected):
+            raise InputError(
+                "`corrector_steps` draws noise at slice boundaries, which the coarse solves of "
+                "parareal know nothing of: take the method piadm"
+            )
+
+    def default_slices(self, steps: int, ranks: int) -> int:
+        """Return the multiple of the ranks that takes the fewest evaluations in a row."""
+        return best_slices(steps, ranks)
+
+    def seconds_on(
+        self,
+        devices: int,
+        problem: Problem,
+        iterations: int,
+        in_a_row: Sequence[int],
+        costs: Mapping[int, float],
+    ) -> float | None:
+        """Return the seconds of a run on so many devices; see `Method`."""
+        # With `root` it is not only slices that are dealt out; another network has other costs.
+        if self.placement != "slice" or problem.coarse_network != 0:
+            return None
+        fine, coarse = try_walk(problem.fine, "fine"), try_walk(problem.coarse, "coarse")
+        return parareal_on(fine, coarse, problem.evaluates_alike, iterations, devices, costs)
+
+
+def parareal(problem: Problem, placement: str, runtime: Runtime) -> None:
     """Start the coroutines of this rank."""
     fine, coarse, owner = problem.fine, problem.coarse, problem.owner
     slices, last = problem.grid.slices, problem.max_iterations
     restart = problem.restart
     k0 = restart.k if restart else 0
-    at_slice = problem.placement == "slice"
+    at_slice = placement == "slice"
     share = at_slice and problem.evaluates_alike  # G's only evaluation is F's first
 
     def corrector(n: int) -> int:
@@ -125,20 +180,23 @@ def parareal(runtime: Runtime, problem: Problem) -> None:
 
     async def watch(n: int) -> None:
         for k in range(k0 + 1, min(n, last) + 1):
-            problem.watch(n, k, await change[n, k])
+            await change[n, k]
+            runtime.boundary(n, k)
 
     async def judge() -> None:
-        await u[slices, k0]
         changes = list(restart.changes) if restart else []
-        problem.watch(slices, k0, torch.from_numpy(changes[-1]) if changes else None)
-        k = k0
-        while not (k and (outcome := problem.stop_rule.outcome(changes, k >= last, k == slices))):
+        k, state = k0, await u[slices, k0]
+        while True:
+            assert state is not None
+            stop = await runtime.answer(k, state[0], changes[-1] if changes else None)
+            if outcome := problem.outcome(changes, stop or k >= last, exact=k == slices):
+                break
             k += 1
-            await u[slices, k]
-            moved = await change[slices, k]
-            assert moved is not None
-            problem.watch(slices, k, moved)
-            changes.append(moved.numpy())
+            moved = await u[slices, k]
+            state = state if moved is None else moved
+            told = await change[slices, k]
+            assert told is not None
+            changes.append(told.numpy())
         runtime.finish(outcome)
 
     runtime.spawn(maker(k0), start)

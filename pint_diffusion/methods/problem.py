@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
 from pint_diffusion.grid import TimeGrid
-from pint_diffusion.numerics.convergence import StopRule
+from pint_diffusion.numerics.convergence import Outcome, StopRule
 from pint_diffusion.numerics.prediction import PredictionType
 from pint_diffusion.runtime.requests import Layout
 from pint_diffusion.solvers import Propagator
@@ -52,18 +51,12 @@ class Problem:
         G, fewer steps in the same slices; a one-step solver.
     coarse_network : int
         Which network G evaluates, 0 for F's own.
-    placement : {"root", "slice"}
-        Where coarse solves and corrections run: on rank 0, or on the rank that owns the slice.
     max_iterations : int
         Most iterations K, at most M.
     stop_rule : StopRule
         When to stop before that.
     ranks : int
         Number of ranks.
-    watch : callable
-        Rank 0 calls it with (n, k, change) for each boundary state u_n^k that was made; change is
-        (S,) on the [0, 255] scale for n = M and k > 0, else None. Of methods in rounds: with n the
-        number of columns, and the points that each sample has behind it.
     tolerance : float
         What the user or the method says; `stop_rule` has it too.
     columns : int
@@ -72,6 +65,8 @@ class Problem:
         What the fine network returns, see `predict`.
     output_shape : tuple of int
         Shape of what it returns for one sample.
+    guess : sequence of Tensor, optional
+        States (S, *shape) of points 0 .. N on which a method that can do so begins.
     restart : Restart, optional
         Where to go on from; from the noise if there is none.
     """
@@ -80,15 +75,14 @@ class Problem:
     fine: Propagator
     coarse: Propagator
     coarse_network: int
-    placement: Literal["root", "slice"]
     max_iterations: int
     stop_rule: StopRule
     ranks: int
-    watch: Callable[[int, int, Tensor | None], None]
     tolerance: float
     columns: int
     kind: PredictionType
     output_shape: tuple[int, ...]
+    guess: Sequence[Tensor] | None = None
     restart: Restart | None = None
 
     @property
@@ -109,6 +103,22 @@ class Problem:
         one_step = coarse.grid.steps == coarse.grid.slices and coarse.solver.evaluations == 1
         begins_alike = coarse.solver.starts_here and self.fine.solver.starts_here
         return one_step and begins_alike and self.coarse_network == 0
+
+    def outcome(
+        self, changes: Sequence[NDArray[np.float64]], last: bool, exact: bool
+    ) -> Outcome | None:
+        """Return how the run ends after as many iterations as there are changes, if it ends.
+
+        Parameters
+        ----------
+        changes : sequence of array, each of shape (S,)
+            Changes of the answer at iterations 1, 2, ...
+        last : bool
+            No more iterations are to be made.
+        exact : bool
+            The answer is exact by construction.
+        """
+        return self.stop_rule.outcome(changes, last, exact, len(self.noise))
 
     def owner(self, n: int) -> int:
         """Rank of slice ``n``; the last boundary state, n = M, belongs to rank 0.

@@ -6,15 +6,47 @@ the state is handed on from owner to owner, and one rank works at a time.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import ClassVar
+
 import numpy as np
 
+from pint_diffusion.methods.method import Sliced, Start
 from pint_diffusion.methods.problem import Problem
 from pint_diffusion.numerics.convergence import Outcome
 from pint_diffusion.runtime.requests import Ask
 from pint_diffusion.runtime.scheduler import Runtime
+from pint_diffusion.solvers.linear import try_walk
 
 
-def sequential(runtime: Runtime, problem: Problem) -> None:
+class Sequential(Sliced):
+    """The sequential sampler. Over several ranks the state is handed on from slice to slice."""
+
+    name: ClassVar[str] = "sequential"
+    iterates: ClassVar[bool] = False
+
+    def prepare(self, problem: Problem) -> Start:
+        """Return what starts the coroutines of a rank."""
+        return partial(sequential, problem)
+
+    def seconds_on(
+        self,
+        devices: int,
+        problem: Problem,
+        iterations: int,
+        in_a_row: Sequence[int],
+        costs: Mapping[int, float],
+    ) -> float | None:
+        """Return the seconds of a run, on any number of devices; see `Method`."""
+        return sum(try_walk(problem.fine, "fine")) * costs[1]
+
+    def default_slices(self, steps: int, ranks: int) -> int:
+        """Return a slice for each rank."""
+        return ranks
+
+
+def sequential(problem: Problem, runtime: Runtime) -> None:
     """Start the coroutines of this rank."""
     grid, owner = problem.grid, problem.owner
     slices, samples = grid.slices, len(problem.noise)
@@ -34,8 +66,9 @@ def sequential(runtime: Runtime, problem: Problem) -> None:
         u[n + 1, 0] = await problem.fine(Ask("fine", n, 0), state, n, n)
 
     async def judge() -> None:
-        await u[slices, 0]
-        problem.watch(slices, 0, None)
+        state = await u[slices, 0]
+        assert state is not None
+        await runtime.answer(0, state[0], None)
         runtime.finish(Outcome(0, True, True, np.empty((0, samples)), np.zeros(samples, np.int32)))
 
     runtime.spawn(0, start)

@@ -50,37 +50,32 @@ class StopRule:
         difference = np.abs((new - old).double().cpu().numpy().reshape(len(new), -1))
         return torch.from_numpy(difference.mean(axis=1) * (255.0 / (high - low)))
 
-    def stopped_at(self, changes: Sequence[NDArray[np.float64]]) -> NDArray[np.int32]:
-        """Each sample's own stopping iteration, 0 where it has not passed yet.
-
-        Parameters
-        ----------
-        changes : sequence of array, each of shape (S,)
-            Changes of the last boundary state at iterations 1, 2, ...
-        """
-        passed = np.asarray(changes) < self.tolerance
-        passed[: self.first - 1] = False
-        return np.where(passed.any(axis=0), passed.argmax(axis=0) + 1, 0).astype(np.int32)
-
     def outcome(
-        self, changes: Sequence[NDArray[np.float64]], last: bool, exact: bool
+        self, changes: Sequence[NDArray[np.float64]], last: bool, exact: bool, samples: int
     ) -> Outcome | None:
         """Return how a run ends after as many iterations as there are changes, if it ends.
 
         Parameters
         ----------
         changes : sequence of array, each of shape (S,)
-            As for `stopped_at`.
+            Changes of the last boundary state at iterations 1, 2, ...
         last : bool
             No more iterations are to be made.
         exact : bool
             The answer is exact by construction.
+        samples : int
+            S.
         """
-        stopped_at = self.stopped_at(changes)
+        moved = np.array(changes, dtype=np.float64).reshape(len(changes), samples)
+        passed = moved < self.tolerance
+        passed[: self.first - 1] = False
+        stopped_at = np.zeros(samples, dtype=np.int32)
+        if changes:
+            stopped_at[:] = np.where(passed.any(axis=0), passed.argmax(axis=0) + 1, 0)
         converged = exact or bool(stopped_at.all())
         if not (converged or last):
             return None
-        return Outcome(len(changes), converged, exact, np.array(changes), stopped_at)
+        return Outcome(len(changes), converged, exact, moved, stopped_at)
 
 
 @dataclass(frozen=True)

@@ -2,14 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import sys
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
-
-from numpy.typing import NDArray
-from tqdm import tqdm
 
 from pint_diffusion.store.record import RunRecord
 
@@ -29,17 +22,3 @@ def draw_pictures(record: RunRecord, folder: Path) -> list[Path]:
         drawn.append(folder / "refinement.png")
         draw_refinement(record, drawn[-1])
     return drawn
-
-
-def stream_answer(folder: Path, data_range: Sequence[float], k: int, answer: NDArray[Any]) -> None:
-    """Draw the answer (S, *shape) of iteration ``k`` into a folder, and say so on standard error.
-
-    The picture is whole or not there.
-    """
-    from pint_diffusion.report.pictures import draw_answer
-
-    path = folder / f"iteration-{k:02d}.png"
-    path.parent.mkdir(exist_ok=True)
-    draw_answer(answer, data_range, path.with_suffix(".new"))
-    os.replace(path.with_suffix(".new"), path)
-    tqdm.write(f"iteration {k}: {path}", file=sys.stderr)

@@ -155,7 +155,7 @@ def _what_is_there(found: Inspection) -> list[tuple[str, str]]:
 
 def _resume_text(found: Inspection) -> str:
     k = found.manifest.newest([])
-    if k is None or found.config.get("method") == "sequential":
+    if k is None or not found.facts["iterates"]:
         return "begins anew"
     return f"goes on after iteration {k}"
 
@@ -165,7 +165,8 @@ def _iterations(found: Inspection) -> list[str]:
     last = max(len(found.change), *found.manifest.rows, -1)
     first = max(0, last + 1 - _SHOWN)
     facts = found.facts
-    what, shown = ("round", "least step") if facts["rounds"] else ("iteration", "worst change")
+    points = facts["counts"] == "points"
+    what, shown = ("round", "least step") if points else ("iteration", "worst change")
     told = f"parts (tolerance {facts['tolerance']:g} {facts['unit']})"
     lines = ["", f"{what:<15}{shown:<15}{told}"]
     if first:
@@ -174,7 +175,7 @@ def _iterations(found: Inspection) -> list[str]:
         worst = ""
         if 0 < k <= len(found.change):
             row = found.change[k - 1]
-            worst = f"{row.min():g}" if facts["rounds"] else f"{row.max():.3g} {facts['unit']}"
+            worst = f"{row.min():g}" if points else f"{row.max():.3g} {facts['unit']}"
         lines.append(f"{k:<15}{worst:<15}{_parts_text(found, k)}".rstrip())
     return lines if last >= 0 else []
 

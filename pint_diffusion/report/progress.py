@@ -5,11 +5,60 @@ from __future__ import annotations
 import sys
 import time
 from math import ceil, log
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
+
+from pint_diffusion.output import Ended, Output
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from pint_diffusion.build.plan import Plan
+    from pint_diffusion.runtime.events import EventLog
+    from pint_diffusion.runtime.world import World
+
+
+class ProgressBar(Output):
+    """A live bar on a terminal; elsewhere a line for every iteration.
+
+    Parameters
+    ----------
+    stream : text stream, optional
+        Where to write; standard error by default.
+    """
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        self._stream = stream
+        self._shown: Progress | RoundProgress | None = None
+
+    def open(self, plan: Plan, world: World, events: EventLog) -> None:
+        """Begin to show it on rank 0."""
+        problem = plan.problem
+        self._last = problem.columns
+        if world.rank == 0 and plan.method.counts == "points":
+            self._shown = RoundProgress(problem.grid.steps, self._stream)
+        elif world.rank == 0:
+            given = problem.columns, problem.max_iterations, problem.tolerance
+            self._shown = Progress(*given, self._stream)
+
+    def boundary(self, n: int, k: int) -> None:
+        """Show that u_n^k exists."""
+        if self._shown is not None:
+            self._shown.boundary(n, k, None)
+
+    def answer(self, k: int, answer: Tensor, change: NDArray[np.float64] | None) -> None:
+        """Show that iteration ``k`` is done."""
+        if self._shown is not None:
+            self._shown.boundary(self._last, k, change)
+
+    def close(self, ended: Ended) -> None:
+        """Leave the bar as it is and end its line."""
+        if self._shown is not None:
+            self._shown.close()
+            self._shown = None
 
 
 class Progress:

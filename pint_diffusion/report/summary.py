@@ -107,7 +107,7 @@ def _warnings(record: RunRecord) -> list[str]:
         missed = int((record.stopped_at == 0).sum())
         k, instead = int(facts["iterations"]), " or --tolerance"
         did = f"never changed by less than {facts['tolerance']:g} {facts['unit']}"
-        if facts["rounds"]:
+        if counts_points(record):
             did, instead = f"did not reach step {record.bounds[-1]}", ""
         lines.append(
             f"*** NOT CONVERGED after {k} {_unit(record, k)}: {missed} of "
@@ -148,9 +148,8 @@ def _what_ran(record: RunRecord) -> list[tuple[str, str]]:
         ("solver", _solvers(record)),
         ("model", str(config["model"] or "bundled")),
         ("steps N", str(steps)),
-        ("options", str(facts["options"]))
-        if facts["options"]
-        else ("slices M", f"{slices} {per_slice}"),
+        *([("options", str(facts["options"]))] if facts["options"] else []),
+        *([("slices M", f"{slices} {per_slice}")] if facts["uses_coarse"] else []),
         ("samples", f"{record.samples.shape[0]} of shape {record.samples.shape[1:]}"),
         ("ranks", f"{facts['ranks']}{where}"),
     ]
@@ -165,7 +164,7 @@ def _what_ran(record: RunRecord) -> list[tuple[str, str]]:
 
 def _solvers(record: RunRecord) -> str:
     config, facts = record.config, record.facts
-    if not is_parareal(record):
+    if not facts["uses_coarse"]:
         return str(config["solver"])
     noise = ", summed noise" if facts.get("summed_noise") else ""
     return f"{config['solver']}, coarse {facts['coarse_solver']}{noise}"
@@ -188,7 +187,7 @@ def _how_it_stopped(record: RunRecord) -> list[tuple[str, str]]:
     change = f"{record.change[-1].max():.3g} {facts['unit']} (worst sample), tolerance {tolerance}"
     rows = [
         (_unit(record), f"{k}, {ending}"),
-        ("tolerance", tolerance) if facts["rounds"] else (f"change at iteration {k}", change),
+        ("tolerance", tolerance) if counts_points(record) else (f"change at iteration {k}", change),
     ]
     stops = Counter(record.stopped_at.tolist())
     if len(stops) > 1:
@@ -218,7 +217,7 @@ def _what_it_cost(record: RunRecord) -> list[tuple[str, str]]:
 def bound_text(record: RunRecord) -> str:
     """The dataflow bound of a Parareal run with its formula; empty for other methods."""
     k = int(record.facts.get("iterations", 0))
-    if not is_parareal(record) or is_resumed(record):
+    if not record.facts["uses_coarse"] or is_resumed(record):
         return ""
     fine, coarse = (record.facts[f"{kind}_evaluations"] for kind in ("fine", "coarse"))
     value = dataflow_bound(fine, coarse, k)
@@ -228,13 +227,13 @@ def bound_text(record: RunRecord) -> str:
     return f"{f'k{name} + M - k' if coarse[0] == 1 else f'k{name} + (M - k)C'} = {value}"
 
 
-def is_parareal(record: RunRecord) -> bool:
-    """Whether the iterations of a run are Parareal's."""
-    return bool(record.facts.get("method", record.config["method"]) == "parareal")
+def counts_points(record: RunRecord) -> bool:
+    """Whether an iteration is a round that puts points of the grid behind a sample."""
+    return bool(record.facts["counts"] == "points")
 
 
 def _unit(record: RunRecord, count: int = 2) -> str:
-    one = "round" if record.facts["rounds"] else "iteration"
+    one = "round" if counts_points(record) else "iteration"
     return one if count == 1 else f"{one}s"
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pint_diffusion.report.bound import even_steps
-from pint_diffusion.report.summary import MESSAGE_KINDS, bound_text
+from pint_diffusion.report.summary import MESSAGE_KINDS, bound_text, counts_points
 from pint_diffusion.runtime.events import EVALUATION_KINDS
 from pint_diffusion.store.record import RunRecord
 
@@ -201,7 +201,7 @@ def _pale(colours: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def _ahead(record: RunRecord, e: NDArray[Any]) -> NDArray[np.bool_]:
     """Mark evaluations the answer u_M^k does not depend on: F(u^k), and all of iteration k + 1."""
-    if record.facts["method"] not in ("parareal", "chords") or "iterations" not in record.facts:
+    if counts_points(record) or not record.facts["iterates"] or "iterations" not in record.facts:
         return np.zeros(e.size, dtype=np.bool_)
     k = int(record.facts["iterations"])
     return (e["iteration"] > k) | ((e["iteration"] == k) & (e["kind"] == b"fine"))
@@ -256,7 +256,7 @@ def _draw_legend(
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
-    kinds, rounds = set(np.unique(events["kind"])), record.facts["rounds"]
+    kinds, rounds = set(np.unique(events["kind"])), counts_points(record)
     e = events[np.isin(events["kind"], EVALUATION_KINDS)]
     handles: list[Any] = []
     colours = _colours(e) if e.size else np.empty((0, 3))
@@ -281,7 +281,7 @@ def _draw_legend(
         if kind in kinds:
             handles.append(Patch(facecolor=_STRIPS[kind][1], label=f"{name} (lower edge)"))
     if axes.texts:
-        column = "core" if record.facts["method"] == "chords" else "point" if rounds else "slice"
+        column = record.facts["column"]
         handles.append(Line2D([], [], ls="", marker="$n$", color="k", label=f"number: {column}"))
     look = {"borderaxespad": 0, "frameon": False, "handlelength": 1.6, "handleheight": 1.1}
     axes.legend(handles=handles, loc="upper left", bbox_to_anchor=(1.01, 1.0), fontsize=8, **look)

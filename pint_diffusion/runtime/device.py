@@ -5,8 +5,10 @@ from __future__ import annotations
 import ctypes
 import os
 import warnings
+from typing import Literal
 
 import torch
+from torch.backends import cuda, cudnn
 
 from pint_diffusion.errors import InputError
 
@@ -17,6 +19,16 @@ DTYPES = {
     "float16": torch.float16,
 }
 """Dtypes of the network by their name on the command line."""
+
+
+Attention = Literal["auto", "flash", "efficient", "cudnn", "math"]
+ATTENTIONS = {
+    "flash": (cuda.enable_flash_sdp, cuda.flash_sdp_enabled),
+    "efficient": (cuda.enable_mem_efficient_sdp, cuda.mem_efficient_sdp_enabled),
+    "cudnn": (cuda.enable_cudnn_sdp, cuda.cudnn_sdp_enabled),
+    "math": (cuda.enable_math_sdp, cuda.math_sdp_enabled),
+}
+"""Kernels for scaled dot products: what allows one, and what tells whether it is allowed."""
 
 
 def bind_device(choice: str, local_rank: int) -> torch.device:
@@ -104,6 +116,24 @@ def keep_memory() -> None:
         mallopt(trim_threshold, 2**31 - 1)
 
 
-def usable_cores() -> int:
-    """Cores that this process may run on."""
-    return len(os.sched_getaffinity(0))
+def set_precision(tf32: bool, attention: Attention) -> None:
+    """Fix for this process what else would follow from torch's defaults, which differ by version.
+
+    Parameters
+    ----------
+    tf32 : bool
+        Round float32 products and convolutions to 10 bits on a GPU, as cuDNN does by default.
+    attention : {"auto", "flash", "efficient", "cudnn", "math"}
+        The only kernel for scaled dot products that is allowed; ``auto`` allows all.
+    """
+    cuda.matmul.allow_tf32 = cudnn.allow_tf32 = tf32
+    for name, (allow, _) in ATTENTIONS.items():
+        allow(attention in ("auto", name))
+
+
+def precision() -> str:
+    """Say how float32 products and attention are computed on a GPU, as torch is set now."""
+    tf32 = dict.fromkeys((cuda.matmul.allow_tf32, cudnn.allow_tf32))
+    allowed = [name for name, (_, is_allowed) in ATTENTIONS.items() if is_allowed()]
+    attention = "auto" if len(allowed) == len(ATTENTIONS) else "+".join(allowed)
+    return f"tf32 {'/'.join('on' if one else 'off' for one in tf32)}, attention {attention}"

@@ -1,4 +1,4 @@
-"""What coroutines await: a network evaluation, or a value that somebody makes."""
+"""What coroutines await: an evaluation, a value that somebody makes, or what the outputs say."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from pint_diffusion.grid import Level
@@ -101,6 +103,20 @@ class TakeRequest:
         self.remote = remote
 
     def __await__(self) -> Generator[TakeRequest, Tensor | None, Tensor | None]:
+        return (yield self)
+
+
+class AnswerRequest:
+    """The answer of iteration k, for the outputs; await it to learn whether the run ends here."""
+
+    __slots__ = ("answer", "change", "k")
+
+    def __init__(self, k: int, answer: Tensor, change: NDArray[np.float64] | None) -> None:
+        self.k = k
+        self.answer = answer
+        self.change = change
+
+    def __await__(self) -> Generator[AnswerRequest, bool, bool]:
         return (yield self)
 
 

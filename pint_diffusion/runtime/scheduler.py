@@ -9,16 +9,25 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Coroutine, Sequence
-from typing import Any
+from collections.abc import Callable, Collection, Coroutine, Generator, Sequence
+from typing import Any, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from pint_diffusion.errors import Interrupted, PeerFailure, TransportError
 from pint_diffusion.numerics.convergence import Outcome
 from pint_diffusion.runtime.evaluator import Evaluator
 from pint_diffusion.runtime.events import Event, EventLog
-from pint_diffusion.runtime.requests import Cells, Clock, EvaluateRequest, Key, Layout
+from pint_diffusion.runtime.requests import (
+    AnswerRequest,
+    Cells,
+    Clock,
+    EvaluateRequest,
+    Key,
+    Layout,
+)
 from pint_diffusion.runtime.transports.base import Control, Message, Transport
 
 PATIENCE = 0.5
@@ -27,8 +36,23 @@ PATIENCE = 0.5
 LONGEST_SLEEP = 0.2
 """Seconds after which a rank that waits looks whether somebody asked it to end."""
 
-Record = Callable[[int, int, Tensor | None], None]
-Decided = Callable[[int, bool], None]
+
+class Listener(Protocol):
+    """What the runtime tells of a run; see `pint_diffusion.output.Output`."""
+
+    def state(self, n: int, k: int, state: Tensor | None) -> None: ...  # noqa: D102
+
+    def boundary(self, n: int, k: int) -> None: ...  # noqa: D102
+
+    def answer(  # noqa: D102
+        self, k: int, answer: Tensor, change: NDArray[np.float64] | None
+    ) -> bool | None: ...
+
+    def wants(self, k: int) -> bool | None: ...  # noqa: D102
+
+    def decided(self, k: int, wanted: bool) -> None: ...  # noqa: D102
+
+    def check(self) -> None: ...  # noqa: D102
 
 
 class Task:
@@ -59,12 +83,10 @@ class Runtime:
         Is told what happened when.
     batch_limit : int or None
         Most evaluations in one network call; None for no limit, 1 turns batching off.
-    record : callable
-        Takes (n, k, value) of every value that this rank keeps.
-    interrupted : callable
-        Tells whether somebody asked this rank to end the run; may raise what ends it.
-    decided : callable
-        Takes (k, write) once it is known whether to write iteration k, see `decide`.
+    outputs : Listener
+        Is told of checkpoints and answers, and may end the run: the run's outputs.
+    shown : Layout, optional
+        Of an answer, if the other ranks are to get every answer too.
     """
 
     def __init__(
@@ -75,9 +97,8 @@ class Runtime:
         transport: Transport,
         events: EventLog,
         batch_limit: int | None,
-        record: Record,
-        interrupted: Callable[[], bool] = lambda: False,
-        decided: Decided = lambda k, write: None,
+        outputs: Listener,
+        shown: Layout | None = None,
     ) -> None:
         self.rank = rank
         self.size = size
@@ -88,9 +109,10 @@ class Runtime:
         self._transport = transport
         self._events = events
         self._batch_limit = batch_limit
-        self._record = record
-        self._interrupted = interrupted
-        self._decided = decided
+        self._outputs = outputs
+        self._shown = shown
+        self._asking: tuple[Task, AnswerRequest] | None = None
+        self._heard: deque[tuple[int, Tensor]] = deque()
         self._cells: list[Cells] = []
         self._ready: deque[tuple[Task, Any]] = deque()
         self._pending: list[tuple[Task, EvaluateRequest]] = []
@@ -128,7 +150,7 @@ class Runtime:
 
     def keep(self, n: int, k: int, value: Tensor) -> None:
         """Record column ``n`` of iteration ``k`` on this rank; in the order of iterations."""
-        self._record(n, k, value)
+        self._outputs.state(n, k, value)
         self._recorded[n] = k
         if self._last is not None:
             self._end_after(self._last)
@@ -141,10 +163,16 @@ class Runtime:
         """
         self._promised = columns
 
-    def decide(self, k: int, write: bool) -> None:
-        """Tell every rank whether to write iteration ``k``; called where it has been judged."""
-        self._decided(k, write)
-        self._tell_all(Control.WRITE if write else Control.PASS, k)
+    def boundary(self, n: int, k: int) -> None:
+        """Tell the outputs that boundary state u_n^k, n < M, exists. Rank 0."""
+        self._outputs.boundary(n, k)
+
+    def answer(self, k: int, answer: Tensor, change: NDArray[np.float64] | None) -> AnswerRequest:
+        """Show the outputs the answer of iteration ``k``, see `Output.answer`. Rank 0.
+
+        Await the result: True if the run ends here.
+        """
+        return AnswerRequest(k, answer, change)
 
     def finish(self, outcome: Outcome) -> None:
         """End the run on every rank; called on the one rank that knows the outcome.
@@ -165,8 +193,16 @@ class Runtime:
 
     # ---- the loop --------------------------------------------------------------------------
 
-    def run(self) -> None:
+    def run(self) -> Generator[tuple[int, Tensor], bool | None, None]:
         """Run until some rank calls `finish`; afterwards no message is under way.
+
+        Yields
+        ------
+        k : int
+            Iteration.
+        answer : Tensor, shape (S, *shape)
+            Its answer, on rank 0, and on the others if ``shown`` was given. Send True back on
+            rank 0 to end the run here; what other ranks send back is not read.
 
         Raises
         ------
@@ -184,12 +220,17 @@ class Runtime:
                 self._advance()
                 if self._stopped:
                     break
-                if self._last is None and self._interrupted():
-                    self._tell_all(Control.INTERRUPT)
-                    raise Interrupted("interrupted by a signal")
+                if self._asking is not None:
+                    yield from self._show(*self._asking)
+                    continue
+                while self._heard:
+                    yield self._heard.popleft()
+                self._look()
                 if self._take_in(0.0):
                     continue
                 batch = self._choose()
+                if self._asking is not None:
+                    continue
                 if batch:
                     self._call(batch)
                 elif not self._stopped:
@@ -199,7 +240,7 @@ class Runtime:
         except (PeerFailure, Interrupted):
             self._abandon()
             raise
-        except (Exception, SystemExit) as error:
+        except BaseException as error:  # also a key press, or a caller who does not go on
             try:
                 self._tell_all(Control.FAILURE)
                 self._abandon()
@@ -207,10 +248,37 @@ class Runtime:
                 raise TransportError(f"{second}, after {error!r}") from error
             raise
         self._abandon()
+        yield from self._heard
+
+    def _show(
+        self, task: Task, asked: AnswerRequest
+    ) -> Generator[tuple[int, Tensor], bool | None, None]:
+        """Show an answer to the outputs, to the other ranks if they get it, and to the caller."""
+        self._asking = None
+        k, answer = asked.k, asked.answer
+        stop = bool(self._outputs.answer(k, answer, asked.change))
+        wanted = self._outputs.wants(k)
+        if wanted is not None:
+            self._outputs.decided(k, wanted)
+            self._tell_all(Control.WRITE if wanted else Control.PASS, k)
+        if self._shown is not None:
+            self._tell_all(Control.ANSWER, k, answer)
+        stop = bool((yield k, answer)) or stop
+        self._ready.append((task, stop))
+
+    def _look(self) -> None:
+        """See whether the outputs end the run; if this rank was asked to end, tell the others."""
+        if self._last is not None:
+            return  # it has ended: this rank records its last checkpoint
+        try:
+            self._outputs.check()
+        except Interrupted:
+            self._tell_all(Control.INTERRUPT)
+            raise
 
     def _advance(self) -> None:
         """Run coroutines until each awaits something that is not there yet."""
-        while self._ready and not self._stopped:
+        while self._ready and not self._stopped and self._asking is None:
             task, value = self._ready.popleft()
             self._current = task
             try:
@@ -221,6 +289,8 @@ class Runtime:
                 self._current = None
             if isinstance(request, EvaluateRequest):
                 self._pending.append((task, request))
+            elif isinstance(request, AnswerRequest):
+                self._asking = task, request
             elif request.key in self._values:
                 self._hand_out(task, request.key)
             else:
@@ -242,7 +312,7 @@ class Runtime:
         }
         if meet and len(meet) == len(batch) and self._batch_limit != 1:
             deadline = time.perf_counter() + PATIENCE * self._last_call
-            while not self._stopped and not meet <= self._delivered:
+            while not (self._stopped or self._asking or meet <= self._delivered):
                 left = deadline - time.perf_counter()
                 if left <= 0:
                     break
@@ -282,8 +352,8 @@ class Runtime:
         if timeout is not None:
             self._take_in(timeout)
         else:
-            while not self._take_in(LONGEST_SLEEP) and not self._interrupted():
-                pass
+            while not self._take_in(LONGEST_SLEEP):
+                self._look()
         self._events.add(Event(-1, -1, "wait", start, self._events.now()))
 
     # ---- values ----------------------------------------------------------------------------
@@ -308,7 +378,7 @@ class Runtime:
             raise RuntimeError(f"{key} was made twice")
         self._delivered.add(key)
         if cells.kept_on is not None and cells.kept_on(key.n) == self.rank:
-            self._record(key.n, key.k, kept)
+            self._outputs.state(key.n, key.k, kept)
         self._values[key] = (data, clock, cells.read_on(key.n).count(self.rank))
         for task in self._waiting.pop(key, []):
             self._hand_out(task, key)
@@ -334,20 +404,21 @@ class Runtime:
             elif key.cells == Control.INTERRUPT:
                 raise Interrupted(f"rank {key.n} was interrupted by a signal")
             elif key.cells in (Control.WRITE, Control.PASS):
-                self._decided(key.k, key.cells == Control.WRITE)
+                self._outputs.decided(key.k, key.cells == Control.WRITE)
+            elif key.cells == Control.ANSWER:
+                assert self._shown is not None
+                answer, _ = _unpacked(message.data, self._shown)
+                assert answer is not None
+                self._heard.append((key.k, answer))
             else:
                 cells = self._cells[key.cells]
-                came = message.data
-                if came is not None:
-                    came = came.view(cells.layout.dtype).view(cells.layout.shape)
-                value = None if came is None else came.to(cells.layout.device, non_blocking=True)
                 # Recorded is what has come, on the host: the device need not give it back.
-                self._deliver(cells, key, message.clock, value, came)
+                self._deliver(cells, key, message.clock, *_unpacked(message.data, cells.layout))
         return bool(messages)
 
-    def _tell_all(self, control: Control, k: int = 0) -> None:
+    def _tell_all(self, control: Control, k: int = 0, data: Tensor | None = None) -> None:
         others = [rank for rank in range(self.size) if rank != self.rank]
-        self._transport.send(others, Message(Key(control, self.rank, k), Clock(), None))
+        self._transport.send(others, Message(Key(control, self.rank, k), Clock(), data))
 
     def _abandon(self) -> None:
         """Drop what is still speculation and drain the messages under way."""
@@ -359,3 +430,11 @@ class Runtime:
         self._waiting.clear()
         self._values.clear()
         self._transport.close()
+
+
+def _unpacked(raw: Tensor | None, layout: Layout) -> tuple[Tensor | None, Tensor | None]:
+    """Return a value that has arrived, on the device of its layout and on the host."""
+    if raw is None:
+        return None, None
+    host = raw.view(layout.dtype).view(layout.shape)
+    return host.to(layout.device, non_blocking=True), host

@@ -59,7 +59,7 @@ def parse(kind: type[Parsed], arguments: Sequence[str], **given: Any) -> Parsed:
         One sentence about the first thing that is wrong.
     """
     try:
-        return kind(_cli_parse_args=list(arguments), **given)  # type: ignore[call-arg]
+        return kind(_cli_parse_args=list(arguments), **given)
     except SettingsError as error:
         reason = str(error).removeprefix("error parsing CLI: ")
         raise InputError(f"{reason}; see {_help(kind)}") from None

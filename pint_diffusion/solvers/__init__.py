@@ -1,47 +1,46 @@
-"""Solvers and the propagators built of them. A new solver is one function and one line here."""
+"""Solvers and the propagators built of them. A new solver is one file and one line here."""
 
 from __future__ import annotations
 
-from functools import partial
-from math import inf
-
-from pint_diffusion.solvers.adams import deis, pndm
-from pint_diffusion.solvers.ddim import ddim, lambda_ddim
-from pint_diffusion.solvers.ddpm import ddpm
-from pint_diffusion.solvers.dpm_solver import dpmpp_1, dpmpp_2m, dpmpp_2s, dpmpp_3m, sde_dpmpp_1
-from pint_diffusion.solvers.euler import dpm2, euler, euler_ancestral, heun
-from pint_diffusion.solvers.exponential import ou_ode, ou_sde
-from pint_diffusion.solvers.flow import flow_euler, flow_heun
+from pint_diffusion.solvers.adams import DEIS, DEIS3, PNDM
+from pint_diffusion.solvers.ddim import DDIM, LambdaDDIM
+from pint_diffusion.solvers.ddpm import DDPM
+from pint_diffusion.solvers.dpm_solver import (
+    DPMpp1,
+    DPMpp2M,
+    DPMpp2S,
+    DPMpp3M,
+    DPMpp3MFull,
+    SDEDPMpp1,
+)
+from pint_diffusion.solvers.euler import DPM2, Euler, EulerAncestral, Heun
+from pint_diffusion.solvers.exponential import OUODE, OUSDE
+from pint_diffusion.solvers.flow import FlowEuler, FlowHeun
 from pint_diffusion.solvers.propagator import Propagator, knowing
-from pint_diffusion.solvers.solver import Evaluate, Past, Solver, Stride
-from pint_diffusion.solvers.unipc import unipc
+from pint_diffusion.solvers.solver import Evaluate, Multistep, Past, Solver, Stride
+from pint_diffusion.solvers.unipc import UniPC, UniPC3
 
-CHURN = {"churn": 0.0, "churn_min": 0.0, "churn_max": inf, "churn_noise": 1.0}
-
-SOLVERS: dict[str, Solver] = {
-    "ddim": Solver(ddim, noise="eta", options={"eta": 0.0}),
-    "lambda_ddim": Solver(lambda_ddim, options={"lam": 0.5}),
-    "ddpm": Solver(ddpm, noise=True, options={"variance": "fixed_small"}),
-    "euler": Solver(euler),
-    "euler_ancestral": Solver(euler_ancestral, noise="eta", options={"eta": 1.0}),
-    "heun": Solver(heun, order=2, evaluations=2, noise="churn", shifted="churn", options=CHURN),
-    "dpm2": Solver(dpm2, order=2, evaluations=2),
-    "dpmpp_1": Solver(dpmpp_1),
-    "dpmpp_2s": Solver(dpmpp_2s, order=2, evaluations=2),
-    "sde_dpmpp_1": Solver(sde_dpmpp_1, noise=True),
-    "flow_euler": Solver(flow_euler),
-    "flow_heun": Solver(flow_heun, order=2, evaluations=2),
-    "ou_ode": Solver(ou_ode),
-    "ou_sde": Solver(ou_sde, noise=True),
-    "dpmpp_2m": Solver(dpmpp_2m, order=2, history=1),
-    "dpmpp_3m": Solver(partial(dpmpp_3m, curvature=1.0), order=2, history=2),
-    "dpmpp_3m_full": Solver(partial(dpmpp_3m, curvature=2.0), order=3, history=2),
-    "unipc": Solver(partial(unipc, order=2), order=3, history=2),
-    "unipc_3": Solver(partial(unipc, order=3), order=4, history=3),
-    "deis": Solver(partial(deis, order=2), order=2, history=1),
-    "deis_3": Solver(partial(deis, order=3), order=3, history=2),
-    "pndm": Solver(pndm, order=2, history=3),
+SOLVERS: dict[str, type[Solver]] = {
+    solver.name: solver
+    for solver in (
+        *(DDIM, LambdaDDIM, DDPM),
+        *(Euler, EulerAncestral, Heun, DPM2),
+        *(DPMpp1, DPMpp2S, SDEDPMpp1, DPMpp2M, DPMpp3M, DPMpp3MFull),
+        *(FlowEuler, FlowHeun),
+        *(OUODE, OUSDE),
+        *(UniPC, UniPC3, DEIS, DEIS3, PNDM),
+    )
 }
 """Solvers by the name they have on the command line."""
 
-__all__ = ["SOLVERS", "Evaluate", "Past", "Propagator", "Solver", "Stride", "knowing"]
+__all__ = [
+    "SOLVERS",
+    "Evaluate",
+    "Multistep",
+    "Past",
+    "Propagator",
+    "Solver",
+    "Stride",
+    "knowing",
+    *(solver.__name__ for solver in SOLVERS.values()),
+]

@@ -6,20 +6,22 @@ leaves the law with this score alone, with velocities V ~ N(0, I). While the sco
 pair (U, V) is Gaussian, and a step of any length can be drawn at once (Cheng et al. 2018, arXiv
 1707.03663; Chen et al. 2024, arXiv 2405.15986).
 
-`Corrected` is a walk with such steps in it: it makes one wherever its grid stays at a level.
+`Corrected` is a solver with such steps in it.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 from math import expm1, sqrt
+from typing import ClassVar
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
-from pint_diffusion.solvers.propagator import Propagator
-from pint_diffusion.solvers.solver import Evaluate, Past, Stride
+from pint_diffusion.errors import InputError
+from pint_diffusion.options import Options
+from pint_diffusion.solvers.solver import Evaluate, Past, Solver, Stride
 
 
 @dataclass(frozen=True)
@@ -78,35 +80,68 @@ class Langevin:
         )
 
 
-@dataclass(frozen=True)
-class Corrected(Propagator):
-    """A walk whose grid stays at some levels, and makes Langevin steps there.
+class Corrected(Solver):
+    """A one-step solver that makes a Langevin step wherever its grid stays at a level.
 
-    Its solver has one step and draws no noise, and is declared with a history of one: the
-    velocity, which the step before such a stay draws anew.
+    It carries one tensor: the velocity, which the step before such a stay draws anew.
 
     Attributes
     ----------
+    solver : Solver
+        Makes the other steps; deterministic, without a history of its own.
     length : float
         Of a Langevin step at a level with noise coefficient s, in units of s.
     friction : float
         In units of 1 / s.
     """
 
-    length: float = 0.1
-    friction: float = 2.0
+    name: ClassVar[str] = "corrected"
+    history: ClassVar[int] = 1
 
-    async def step(self, evaluate: Evaluate, x: Tensor, past: Past, i: int) -> tuple[Tensor, Past]:
-        """Make step ``i`` of the grid; see `Propagator.step`."""
-        levels = self.grid.levels
-        here = levels[i]
-        if levels[i + 1] != here:
-            begins = levels[i + 1 : i + 2] == levels[i + 2 : i + 3]
-            velocity = self.noise(i) if begins else torch.zeros_like(x)
-            stride = Stride(levels, i, self.schedule, partial(self.noise, i))
-            return await self._step(evaluate, x, stride), (velocity,)
+    solver: Solver
+    length: float
+    friction: float
+
+    async def step(
+        self, evaluate: Evaluate, x: Tensor, past: Past, stride: Stride
+    ) -> tuple[Tensor, Past]:
+        """Make one step of states x (S, *shape); see `Solver`."""
+        levels, i, here = stride.levels, stride.i, stride.here
+        if stride.there != here:
+            stays = levels[i + 1 : i + 2] == levels[i + 2 : i + 3]
+            velocity = stride.noise() if stays else torch.zeros_like(x)
+            return await self.solver.step(evaluate, x, stride), (velocity,)
         eps = (await evaluate(x, here)).eps
         langevin = Langevin(self.length * here.s, self.friction / here.s)
-        noises = self.noise(i), self.noise(self.grid.steps + i)
-        x, velocity = langevin(x, past[0], -eps / here.s, noises)
+        x, velocity = langevin(x, past[0], -eps / here.s, (stride.noise(), stride.noise(1)))
         return x, (velocity,)
+
+
+class Corrector(Options):
+    """Langevin steps at every slice boundary."""
+
+    name: ClassVar[str] = "corrector"
+
+    steps: int = Field(0, ge=0, description="Langevin steps at every slice boundary")
+    length: float = Field(
+        0.1, gt=0, le=10, description="length of a Langevin step, in units of the noise coefficient"
+    )
+    friction: float = Field(
+        2.0, ge=1e-3, le=1e3, description="friction of the Langevin steps, in the inverse unit"
+    )
+
+    def corrected(self, solver: Solver) -> Corrected:
+        """Return a solver that makes these steps too.
+
+        Raises
+        ------
+        InputError
+            If the solver draws noise or carries a history.
+        """
+        if solver.stochastic or solver.history:
+            does = "draws noise" if solver.stochastic else "carries a history"
+            raise InputError(
+                f"`corrector_steps` is for deterministic one-step solvers, and the solver "
+                f"{solver.name} {does}: take another, such as ou_ode"
+            )
+        return Corrected(solver=solver, length=self.length, friction=self.friction)

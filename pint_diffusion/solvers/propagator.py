@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
 
 import torch
 from torch import Tensor
 
 from pint_diffusion.grid import Level, Schedule, TimeGrid
 from pint_diffusion.numerics.prediction import Prediction
-from pint_diffusion.solvers.solver import Evaluate, Past, Solver, Step, Stride
+from pint_diffusion.solvers.solver import Evaluate, Past, Solver, Stride
 
 
 @dataclass(frozen=True)
@@ -31,18 +30,22 @@ class Propagator:
         What the levels lie on.
     noise : callable
         Step i -> its noise (S, *shape).
-    carry : bool
-        History crosses slice boundaries; else it starts anew in every slice.
-    name : str
-        The solver's.
     """
 
     solver: Solver
     grid: TimeGrid
     schedule: Schedule
     noise: Callable[[int], Tensor]
-    carry: bool = False
-    name: str = ""
+
+    @property
+    def name(self) -> str:
+        """The solver's name."""
+        return self.solver.name
+
+    @property
+    def carry(self) -> bool:
+        """Whether history crosses slice boundaries; else it starts anew in every slice."""
+        return self.solver.crosses
 
     @property
     def history(self) -> int:
@@ -100,10 +103,10 @@ class Propagator:
 
     async def step(self, evaluate: Evaluate, x: Tensor, past: Past, i: int) -> tuple[Tensor, Past]:
         """Make step ``i`` of the grid on x (S, *shape); return x' and what is carried on."""
-        stride = Stride(self.grid.levels, i, self.schedule, partial(self.noise, i))
+        stride = Stride(self.grid.levels, i, self.schedule, self.noise)
         if self.solver.history:
-            return await self._step(evaluate, x, past, stride)
-        return await self._step(evaluate, x, stride), ()
+            return await self.solver.step(evaluate, x, past, stride)
+        return await self.solver.step(evaluate, x, stride), ()
 
     def replay(
         self, known: Callable[[Tensor, Level], Prediction], x: Tensor, past: Past, i: int
@@ -122,10 +125,6 @@ class Propagator:
         except StopIteration as done:
             return done.value
         raise RuntimeError("a step awaited something other than an evaluation")
-
-    @cached_property
-    def _step(self) -> Step:
-        return self.solver.with_options()
 
 
 def knowing(seen: Prediction, x: Tensor, level: Level, evaluate: Evaluate) -> Evaluate:

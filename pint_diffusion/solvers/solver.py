@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
-from dataclasses import dataclass, field, replace
-from functools import partial
-from typing import Any, TypeAlias
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar, TypeAlias
 
+from pydantic import Field
 from torch import Tensor
 
-from pint_diffusion.errors import InputError
 from pint_diffusion.grid import Level, Schedule, level_of_sigma
 from pint_diffusion.numerics.prediction import Prediction
+from pint_diffusion.options import Options
 
 Evaluate: TypeAlias = Callable[[Tensor, Level], Awaitable[Prediction]]
 """Await it for what the network sees in states (S, *shape) at a level."""
@@ -36,14 +36,15 @@ class Stride:
         The step goes from ``levels[i]`` to ``levels[i + 1]``.
     schedule : Schedule
         What the levels lie on.
-    noise : callable
-        Returns the step's standard normal noise (S, *shape), the same in every iteration.
+    draw : callable
+        Draws number j -> standard normal noise (S, *shape), the same in every iteration; a step
+        has the number i, and its second draw the number N + i.
     """
 
     levels: tuple[Level, ...]
     i: int
     schedule: Schedule
-    noise: Callable[[], Tensor]
+    draw: Callable[[int], Tensor]
 
     @property
     def here(self) -> Level:
@@ -64,6 +65,10 @@ class Stride:
     def left(self) -> int:
         """Steps from here to the end of the walk, this one included."""
         return self.steps - self.i
+
+    def noise(self, draw: int = 0) -> Tensor:
+        """Return a noise of the step, (S, *shape): standard normal, each draw independent."""
+        return self.draw(self.i + draw * self.steps)
 
     def level(self, sigma: float) -> Level:
         """Return the level with noise level ``sigma`` = s / a, for stages inside a step.
@@ -86,92 +91,64 @@ class Stride:
         return min(wanted, self.left) if self.steps < SHORT_WALK else wanted
 
 
-Step: TypeAlias = Callable[..., Coroutine[Any, Any, Any]]
-"""``step(evaluate, x, stride, **options)`` of a one-step solver returns x' (S, *shape);
-``step(evaluate, x, past, stride, **options)`` of a multistep solver returns x' and the new `Past`.
+class Solver(Options):
+    """One step from noise level to noise level, with its options; a subclass is a solver.
 
-The result is a function of the arguments only.
-"""
-
-
-def merge_options(
-    kind: str, name: str, options: Mapping[str, Any], given: Mapping[str, Any]
-) -> dict[str, Any]:
-    """Return the options of a solver or a method with those set that the user gave.
-
-    Raises
-    ------
-    InputError
-        If it has no such option.
-    """
-    for option in given:
-        if option not in options:
-            flag = option.replace("_", "-")
-            has = ", ".join("--" + o.replace("_", "-") for o in options) or "none"
-            raise InputError(f"--{flag} is no option of the {kind} {name}, which has: {has}")
-    return {**options, **given}
-
-
-@dataclass(frozen=True)
-class Solver:
-    """A step and its properties.
+    ``await solver.step(evaluate, x, stride)`` of a one-step solver returns x' (S, *shape), and
+    ``await solver.step(evaluate, x, past, stride)`` of a multistep solver x' and the new `Past`.
+    The result is a function of the arguments only.
 
     Attributes
     ----------
-    step : Step
-        The map, see `Step`.
     order : int
         Order of accuracy in the step size inside a walk; a multistep solver's first steps, and
         the last ones of some, have lower orders. For stochastic solvers that of the mean.
     evaluations : int
         Network evaluations per step; a last step into clean data may take fewer.
-    noise : bool or str
-        Whether steps draw noise; the name of an option: if that is greater than zero.
-    shifted : bool or str
-        Whether the first evaluation of a step is of another state than its start, or at another
-        level; the name of an option: if that is greater than zero.
     history : int
         Tensors carried from step to step, one more after each step until they are so many; 0 for a
         one-step solver.
-    options : mapping
-        Keyword arguments of the step and their values.
     """
 
-    step: Step
-    order: int = 1
-    evaluations: int = 1
-    noise: bool | str = False
-    shifted: bool | str = False
-    history: int = 0
-    options: Mapping[str, Any] = field(default_factory=dict)
+    kind: ClassVar[str] = "solver"
+    order: ClassVar[int] = 1
+    evaluations: ClassVar[int] = 1
+    history: ClassVar[int] = 0
+
+    async def step(self, evaluate: Evaluate, x: Tensor, *where: Any) -> Any:
+        """Make one step of states x (S, *shape)."""
+        raise NotImplementedError(f"{type(self).__name__} has no step")
 
     @property
     def stochastic(self) -> bool:
         """Whether steps draw noise, with the options as they are."""
-        return self._holds(self.noise)
+        return False
 
     @property
     def starts_here(self) -> bool:
         """Whether the first evaluation of a step is of its start state at its first level."""
-        return not self._holds(self.shifted)
+        return True
 
-    def _holds(self, fact: bool | str) -> bool:
-        return bool(self.options[fact] > 0) if isinstance(fact, str) else fact
+    @property
+    def crosses(self) -> bool:
+        """Whether history crosses slice boundaries."""
+        return True
 
     def carried(self, steps: int) -> int:
         """Number of tensors carried after ``steps`` steps in a row."""
         return min(self.history, steps)
 
-    def configured(self, name: str, given: Mapping[str, Any]) -> Solver:
-        """Return the solver with options set.
 
-        Raises
-        ------
-        InputError
-            If it has no such option.
-        """
-        return replace(self, options=merge_options("solver", name, self.options, given))
+class Multistep(Solver):
+    """A solver whose step uses what the steps before it have seen."""
 
-    def with_options(self) -> Step:
-        """Return the step with its options filled in."""
-        return partial(self.step, **self.options) if self.options else self.step
+    carry: bool = Field(
+        True,
+        description="know at the start of a slice what the sequential walk would know there, and "
+        "not nothing",
+    )
+
+    @property
+    def crosses(self) -> bool:
+        """Whether history crosses slice boundaries."""
+        return self.carry

@@ -3,48 +3,53 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
 import torch
-from torch import Tensor
 
 import pint_diffusion
 from pint_diffusion.build.plan import Plan
-from pint_diffusion.run import Solution
-from pint_diffusion.runtime.events import Tally
+from pint_diffusion.methods.method import Method
+from pint_diffusion.result import Run
 from pint_diffusion.runtime.world import World
-from pint_diffusion.settings.run import Settings
 from pint_diffusion.solvers.linear import try_walk
 from pint_diffusion.store.master import Master
 
+ELSEWHERE = ("slices", "bounds", "slicing", "placement", "tolerance", "max_iterations")
+"""Options of methods that the files and the summary tell in another place."""
 
-def describe_run(settings: Settings, world: World, plan: Plan, threads: int, cores: int) -> Master:
+
+def describe_run(plan: Plan, world: World, folder: Path, config: str) -> Master:
     """Say what is run, and what runs where: the master file before the first iteration."""
-    problem = plan.problem
+    problem, cores = plan.problem, world.host_cores()
     device = plan.evaluators[0].device
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor()
     here = world.host, f"{device} {name}".strip(), cores / world.local_size
     hosts, devices, cores_per_rank = zip(*world.gather(here), strict=True)
     facts: dict[str, Any] = {
         "status": "running",
-        "config": settings.to_yaml(),
-        "method": settings.method,
-        "options": options_text(plan.method.options),
-        "rounds": plan.method.rounds,
+        "config": config,
+        "method": plan.method.name,
+        "options": options_text(plan.method),
+        "counts": plan.method.counts,
+        "column": plan.method.column,
+        "retires": plan.method.retires,
+        "iterates": plan.method.iterates,
+        "uses_coarse": plan.method.uses_coarse,
         "tolerance": problem.tolerance,
         "unit": plan.method.unit,
-        "most": plan.method.most(problem.grid),
+        "most": plan.method.enough_iterations(problem.grid),
         "coarse_solver": problem.coarse.name,
         "summed_noise": problem.coarse.solver.stochastic,
         "fine_evaluations": try_walk(problem.fine, "fine"),
         "coarse_evaluations": try_walk(problem.coarse, "coarse"),
-        "seed": settings.seed,
+        "seed": plan.asked.seed,
         "data_range": problem.stop_rule.data_range,
         "ranks": world.size,
-        "threads": threads,
+        "threads": torch.get_num_threads(),
         "hosts": hosts,
         "devices": devices,
         "mpi_library": world.library,
@@ -59,9 +64,9 @@ def describe_run(settings: Settings, world: World, plan: Plan, threads: int, cor
     if device.type == "cpu":
         facts["cores_per_rank"] = min(cores_per_rank)
     return Master(
-        folder=settings.out,
+        folder=folder,
         grid=problem.grid,
-        history=problem.fine.history + plan.method.own,
+        history=problem.fine.history + plan.method.extra_tensors,
         columns=problem.columns,
         state=tuple(problem.noise.shape),
         dtype=str(problem.noise.dtype).removeprefix("torch."),
@@ -69,27 +74,22 @@ def describe_run(settings: Settings, world: World, plan: Plan, threads: int, cor
     )
 
 
-def options_text(options: Mapping[str, Any]) -> str:
-    """Names and values of the options of a method that have a value."""
-    shown = {name: value for name, value in options.items() if value not in (None, ())}
-    return " ".join(f"{name} {value}" for name, value in shown.items())
+def options_text(method: Method) -> str:
+    """Names and values of a method's own options that have a value."""
+    values = {name: getattr(method, name) for name in method.stated() if name not in ELSEWHERE}
+    return " ".join(f"{name} {value}" for name, value in values.items() if value not in (None, ()))
 
 
-def figures(
-    solution: Solution, tallies: list[Tally], sequential: tuple[Tensor, float] | None
-) -> dict[str, Any]:
-    """Count and time a solved run, and keep the sequential answer if there is one."""
-    calls = sum(tally.calls for tally in tallies)
-    counted: dict[str, Any] = {
-        "evaluations": sum(tally.evaluations for tally in tallies),
-        "evaluations_wasted": sum(tally.wasted for tally in tallies),
-        "evaluations_deep": solution.clock.deep,
-        "calls_deep": solution.clock.calls,
-        "network_calls": calls,
-        "evaluation_time": sum(tally.evaluating for tally in tallies) / max(calls, 1),
-        "wall_time": solution.wall_time,
+def figures(run: Run) -> dict[str, Any]:
+    """Return the counts and times of a run as attributes."""
+    outcome = run.outcome
+    names = (
+        *("evaluations", "evaluations_wasted", "evaluations_deep", "calls_deep"),
+        *("network_calls", "evaluation_time", "wall_time", "sequential_wall_time"),
+    )
+    counted = {name: getattr(run, name) for name in names if getattr(run, name) is not None}
+    return counted | {
+        "iterations": outcome.iterations,
+        "converged": outcome.converged,
+        "exact": outcome.exact,
     }
-    if sequential is not None:
-        answer, seconds = sequential
-        counted |= {"sequential": answer.cpu().numpy(), "sequential_wall_time": seconds}
-    return counted

@@ -7,23 +7,27 @@ import math
 import os
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pint_diffusion.errors import InputError, StoreError
-from pint_diffusion.numerics.convergence import Outcome
+from pint_diffusion.build.plan import Plan
+from pint_diffusion.errors import InputError, PintError, StoreError
+from pint_diffusion.methods.problem import Restart
+from pint_diffusion.output import Ended, Output
+from pint_diffusion.result import Run
 from pint_diffusion.runtime.events import EventLog
 from pint_diffusion.runtime.world import World
+from pint_diffusion.store.description import describe_run, figures
 from pint_diffusion.store.lock import LOCK, FolderLock
 from pint_diffusion.store.manifest import MANIFEST, Manifest, Writing
-from pint_diffusion.store.master import MASTER, Master
+from pint_diffusion.store.master import MASTER
 from pint_diffusion.store.part import FOLDER
 from pint_diffusion.store.reserve import RESERVE, Reserve
+from pint_diffusion.store.restart import Found, find, fingerprint, read_restart
 from pint_diffusion.store.writer import Writer, events_name
 
 SOME_MORE = 1 << 16
@@ -74,71 +78,117 @@ def clear_folder(folder: Path, force: bool) -> FolderLock:
         raise InputError(f"--out {folder} can't be written: {error.strerror}") from None
 
 
-class RunFolder:
-    """What this rank writes of a run; every rank makes one at the same time.
-
-    On leaving, whatever happened, the writing thread ends, so that what was computed can be read.
+class Files(Output):
+    """The folder of a run: what every rank computed, and a master file that joins it.
 
     Parameters
     ----------
-    master : Master
-        What the master file says before the first iteration.
-    manifest : Manifest
-        What is on disk already.
-    segment : int
-        Which start of the run this is.
-    first : int
-        Iterations before this one are on disk already.
-    keep_all : bool
-        Keep the boundary states of every iteration.
-    every : float
-        Seconds from one iteration that is written to the next; 0 for all.
-    world : World
-        The processes of the run.
-    events : EventLog
-        This rank's events.
+    folder : path
+        Where; on a file system that all ranks share.
+    force : bool
+        Overwrite the run that is in the folder.
+    keep : {"boundary", "final"}
+        Keep the boundary states of every iteration, or of the newest one, to resume from.
+    checkpoint_every : float
+        Seconds from one iteration that is written to the next, with ``keep="final"``; 0 for all.
+    resume : bool
+        Go on with the run that is in the folder.
+    config : str, optional
+        The settings of the run as YAML; made of its objects if not given.
 
     Raises
     ------
     InputError
-        On every rank, if a file can't be made.
+        If an option is not allowed. On every rank of a run that begins: if the folder can't be
+        written, is in use or not empty, or holds another run than the one to be resumed.
+    StoreError
+        On every rank of a run that ends, if a file of one rank could not be written.
     """
 
     def __init__(
         self,
-        master: Master,
-        manifest: Manifest,
-        segment: int,
-        first: int,
-        keep_all: bool,
-        every: float,
-        world: World,
-        events: EventLog,
+        folder: str | os.PathLike[str],
+        force: bool = False,
+        keep: Literal["boundary", "final"] = "boundary",
+        checkpoint_every: float = 0.0,
+        resume: bool = False,
+        config: str | None = None,
     ) -> None:
-        self._master = master
-        self._manifest = manifest
-        self._segment = segment
-        self._first = first
-        self._keep_all = keep_all
-        self._every = every
+        if keep not in ("boundary", "final"):
+            raise InputError(f"`keep` is {keep!r}, but must be 'boundary' or 'final'")
+        if not 0 <= checkpoint_every < math.inf:
+            raise InputError(f"`checkpoint_every` is {checkpoint_every}, but must be 0 or more")
+        if checkpoint_every and keep == "boundary":
+            raise InputError(
+                f"`checkpoint_every` {checkpoint_every:g} leaves iterations out, so it needs "
+                "`keep` final"
+            )
+        self.path = Path(folder)
+        self._force = force
+        self._keep = keep
+        self._every = float(checkpoint_every)
+        self._resume = resume
+        self._config = config
         self._written = time.monotonic()
-        self._world = world
-        self._answers: dict[int, Tensor] = {}
-        self._reserve = Reserve(master.folder)
-        world.agree(self._begin)
-        columns = range(world.rank, master.columns, world.size)
-        self._events = events
+        self._held = contextlib.ExitStack()
+        self._due_now: bool | None = None
+
+    def open(self, plan: Plan, world: World, events: EventLog) -> Restart | None:
+        """Lock the folder, find where to resume, and write what is known before the clock."""
+        self._world, self._events = world, events
+        networks = [evaluator.denoiser for evaluator in plan.evaluators]
+        identity = fingerprint(networks) if world.rank == 0 else ""
         try:
-            self._writer = world.agree(lambda: self._open(columns))
-        except InputError as error:
-            self._say_last(f"failed: {error}")
+            restart = self._take(plan, identity)
+            master = self._master = describe_run(plan, world, self.path, self._config or "")
+            master.facts |= {
+                "fingerprint": identity,
+                "segment": self._segment,
+                "resumed_after": restart.k if restart else -1,
+            }
+            master.change = list(restart.changes[:-1]) if restart else []
+            self._first = restart.k + 1 if restart else 0
+            self._keep_all = self._keep == "boundary" and plan.method.retires
+            self._reserve = Reserve(self.path)
+            world.agree(self._begin)
+            columns = range(world.rank, master.columns, world.size)
+            try:
+                self._writer = world.agree(lambda: self._open(columns))
+            except InputError as error:
+                self._say_last(f"failed: {error}")
+                raise
+        except BaseException:
+            self._held.close()
             raise
+        return restart
+
+    def _take(self, plan: Plan, identity: str) -> Restart | None:
+        """Lock the folder of a new run, or that of one to resume; return where that one is."""
+        world, problem = self._world, plan.problem
+        self._manifest, self._segment = Manifest(self.path, {}, []), 0
+
+        def lock() -> Found | None:
+            if world.rank != 0:
+                return None
+            if not self._resume:
+                self._held.enter_context(clear_folder(self.path, self._force))
+                return None
+            self._held.enter_context(FolderLock(self.path))
+            return find(self.path, problem.grid, identity)
+
+        found = world.share(world.agree(lock))
+        if found is None:
+            return None
+        self._manifest, self._segment, k = found.manifest, found.segment, found.k
+        if k is None or not plan.method.iterates:
+            return None
+        return world.agree(lambda: read_restart(found.manifest, k, problem))
 
     def _begin(self) -> None:
         master, manifest = self._master, self._manifest
         if self._world.rank != 0:
             return
-        retires = not master.facts["rounds"]
+        retires = master.facts["retires"]
         manifest.writing = Writing(self._segment, master.columns, self._world.size, retires)
         try:
             (master.folder / FOLDER).mkdir(exist_ok=True)
@@ -163,22 +213,11 @@ class RunFolder:
             self._segment,
             self._world.rank,
             columns,
-            not self._master.facts["rounds"],
+            self._master.facts["retires"],
             self._events,
             self._first,
             not self._every,
         )
-
-    def __enter__(self) -> RunFolder:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    @property
-    def path(self) -> Path:
-        """The folder."""
-        return self._master.folder
 
     @property
     def reached(self) -> int:
@@ -186,69 +225,37 @@ class RunFolder:
         return max(self._manifest.rows, default=-1)
 
     def check(self) -> None:
-        """See whether this rank could write so far.
-
-        Raises
-        ------
-        StoreError
-            If not.
-        """
+        """See whether this rank could write so far."""
         self._writer.check()
 
-    def close(self) -> None:
-        """Write what is left."""
-        self._writer.close()
-
-    def close_all(self) -> None:
-        """Write what is left, on every rank at the same time.
-
-        Raises
-        ------
-        StoreError
-            On every rank, if a file of one rank could not be written.
-        """
-        self._world.agree(self.close)
-        self._name_events()
-
-    def record(self, n: int, k: int, state: Tensor | None) -> None:
-        """Keep u_n^k, (1 + H, S, *shape); None: as in iteration k - 1."""
-        if n == self._master.columns:
-            self._answers[k] = self._answers[k - 1] if state is None else state[0]
+    def state(self, n: int, k: int, state: Tensor | None) -> None:
+        """Write column ``n`` of iteration ``k`` with the others of this rank."""
         self._writer.record(n, k, state)
 
-    def decided(self, k: int, write: bool) -> None:
-        """Take note whether to write iteration ``k``; on every rank, if not all are written."""
-        self._writer.decided(k, write)
-
-    def iteration_done(
-        self,
-        k: int,
-        moved: NDArray[Any] | None,
-        show: Callable[[int, NDArray[Any]], None] | None = None,
-    ) -> bool | None:
-        """Write master and manifest anew: u_M^k is there, and moved by (S,). Rank 0 only.
-
-        Then ``show(k, u_M^k)``, in the thread that writes. Returns whether every rank is to write
-        iteration ``k``, None if they do so anyway. Nothing is written but every so many seconds.
-        """
-        answer = self._answers[k]
-        self._answers.pop(k - 1, None)
+    def answer(self, k: int, answer: Tensor, change: NDArray[np.float64] | None) -> None:
+        """Write master and manifest anew, but between two iterations that are written."""
+        write = self._due_now = self._due() if self._every else None
 
         def update() -> None:
             master = self._master
-            if moved is not None:
-                master.change.append(moved)
+            if change is not None:
+                master.change.append(change)
             master.iterations = master.facts["iterations"] = k
             master.samples = answer.cpu().numpy()
             if write is not False:
                 self._write()
                 self._hold_space()
-            if show is not None:
-                show(k, master.samples)
 
-        write = self._due() if self._every else None
         self._writer.do(update)
-        return write
+
+    def wants(self, k: int) -> bool | None:
+        """Return whether every rank is to write iteration ``k``; None if they do so anyway."""
+        return self._due_now
+
+    def decided(self, k: int, wanted: bool) -> None:
+        """Write iteration ``k``, or forget it."""
+        if self._every:
+            self._writer.decided(k, wanted)
 
     def _due(self) -> bool:
         now = time.monotonic()
@@ -257,13 +264,31 @@ class RunFolder:
             self._written = now
         return due
 
-    def end(self, status: str) -> None:
-        """Close every rank's files, and let the master say how the run ended; on every rank."""
-        with contextlib.suppress(StoreError):  # one reason is enough
-            self.close()
-        self._world.barrier()
-        self._name_events()
-        self._say_last(status)
+    def close(self, ended: Ended) -> None:
+        """Write what is left and say how the run ended, on every rank at the same time."""
+        try:
+            if ended.run is not None:
+                self._finish(ended.status, ended.run)
+                return
+            with contextlib.suppress(StoreError):  # one reason is enough
+                self._writer.close()
+            if ended.agreed:
+                self._world.barrier()
+                self._name_events()
+                self._say_last(ended.status)
+        finally:
+            self._held.close()
+
+    def _finish(self, status: str, run: Run) -> None:
+        try:
+            self._world.agree(self._writer.close)
+            self._name_events()
+            self._world.agree(lambda: self._write_result(status, run))
+        except PintError as error:
+            self._world.barrier()
+            self._name_events()
+            self._say_last(f"failed: {error}")
+            raise
 
     def _say_last(self, status: str) -> None:
         if self._world.rank == 0:
@@ -292,22 +317,13 @@ class RunFolder:
             self._writer.do(say)
             done.wait(LAST_WORDS)
 
-    def finish(self, outcome: Outcome, figures: dict[str, Any]) -> None:
-        """Write the master for good. Rank 0 only, after `close_all`.
-
-        Raises
-        ------
-        StoreError
-            If it could not be written.
-        """
-        master = self._master
-        master.sequential = figures.pop("sequential", None)
-        master.facts |= figures | {
-            "status": "finished" if outcome.converged else "not converged",
-            "iterations": outcome.iterations,
-            "converged": outcome.converged,
-            "exact": outcome.exact,
-        }
+    def _write_result(self, status: str, run: Run) -> None:
+        if self._world.rank != 0:
+            return
+        master, outcome = self._master, run.outcome
+        if run.sequential is not None:
+            master.sequential = run.sequential.cpu().numpy()
+        master.facts |= figures(run) | {"status": status}
         master.iterations = outcome.iterations
         master.change = list(outcome.changes)
         master.stopped_at = outcome.stopped_at

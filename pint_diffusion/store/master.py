@@ -41,8 +41,8 @@ _NUMBER = (int, float)
 _NEEDED: dict[str, Any] = {
     **dict.fromkeys(("status", "config", "method", "coarse_solver", "fingerprint"), str),
     **dict.fromkeys(("seed", "ranks", "threads", "segment", "resumed_after", "most"), int),
-    **dict.fromkeys(("mpi_library", "options", "unit"), str),
-    **dict.fromkeys(("summed_noise", "rounds"), bool),
+    **dict.fromkeys(("mpi_library", "options", "unit", "counts", "column"), str),
+    **dict.fromkeys(("summed_noise", "retires", "iterates", "uses_coarse"), bool),
     "tolerance": _NUMBER,
 }
 _OPTIONAL: dict[str, Any] = {

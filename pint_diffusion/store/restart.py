@@ -15,6 +15,7 @@ from torch import Tensor
 
 from pint_diffusion.errors import InputError
 from pint_diffusion.grid import TimeGrid
+from pint_diffusion.methods.problem import Problem, Restart
 from pint_diffusion.models.denoiser import Denoiser
 from pint_diffusion.store.manifest import Manifest, parts_of
 from pint_diffusion.store.master import open_master, own_dataset, read_facts, read_settings
@@ -68,6 +69,22 @@ def find(folder: Path, grid: TimeGrid, identity: str) -> Found:
         print(f"pint-diffusion: note: {problem}; an earlier one is used", file=sys.stderr)
     manifest.go_back(-1 if k is None else k)
     return Found(manifest, segment, k)
+
+
+def read_restart(manifest: Manifest, k: int, problem: Problem) -> Restart:
+    """Read iteration ``k`` of a run.
+
+    Raises
+    ------
+    StoreError
+        If its parts can't be read here.
+    """
+    states = manifest.states(k, range(problem.columns + 1))
+
+    def state(n: int) -> Tensor:
+        return torch.from_numpy(states[n]).to(problem.noise.device)
+
+    return Restart(k, state, [np.array(row) for row in manifest.changes[:k]])
 
 
 def fingerprint(networks: Sequence[Denoiser]) -> str:

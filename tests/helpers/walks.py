@@ -47,7 +47,7 @@ class Study:
 
     def propagator(self, solver, levels, noise=None):
         grid = TimeGrid(levels, (0, len(levels) - 1))
-        return Propagator(solver, grid, self.schedule, noise or (lambda i: None), True)
+        return Propagator(solver, grid, self.schedule, noise or (lambda i: None))
 
     def walk(self, solver, levels, x, noise=None):
         propagator = self.propagator(solver, levels, noise)

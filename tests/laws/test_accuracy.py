@@ -14,7 +14,7 @@ from scipy.integrate import solve_ivp
 from pint_diffusion.grid import level_of_sigma
 from pint_diffusion.solvers import SOLVERS
 
-DETERMINISTIC = [name for name, solver in SOLVERS.items() if not solver.stochastic]
+DETERMINISTIC = [name for name, solver in SOLVERS.items() if not solver().stochastic]
 MULTISTEP = [name for name, solver in SOLVERS.items() if solver.history]
 STEPS = (64, 128, 256, 512)
 CARRIES_EPS = ("deis", "pndm")
@@ -49,7 +49,9 @@ def test_a_one_step_solver_has_its_order_of_accuracy(name):
     errors = []
     for steps in STEPS:
         levels = study.levels(steps)
-        errors.append(float((study.walk(SOLVERS[name], levels, start) - exact(levels[-1])).norm()))
+        errors.append(
+            float((study.walk(SOLVERS[name](), levels, start) - exact(levels[-1])).norm())
+        )
     assert slope(STEPS, errors) == pytest.approx(SOLVERS[name].order, abs=0.15)
 
 
@@ -57,7 +59,7 @@ def test_a_one_step_solver_has_its_order_of_accuracy(name):
 def test_a_multistep_solver_has_its_order_between_the_first_steps_and_the_last(name):
     """With an exact history, and without the ends of the walk, where orders are lower."""
     study, _, exact = reference()
-    solver = SOLVERS[name]
+    solver = SOLVERS[name]()
     errors = []
     for steps in STEPS[1:]:
         levels = study.levels(steps)
@@ -76,7 +78,9 @@ def test_a_multistep_solver_that_starts_by_itself_has_second_order_at_least(name
     errors = []
     for steps in STEPS:
         levels = study.levels(steps)
-        errors.append(float((study.walk(SOLVERS[name], levels, start) - exact(levels[-1])).norm()))
+        errors.append(
+            float((study.walk(SOLVERS[name](), levels, start) - exact(levels[-1])).norm())
+        )
     assert slope(STEPS, errors) > 1.85
 
 
@@ -110,8 +114,7 @@ def test_four_stochastic_solvers_are_one_map(name):
     noise = given_noise(50)
     levels = study.levels(40, clean=True)
     ends = [
-        study.walk(SOLVERS[one].configured(one, ONE_MAP[one]), levels, noise(-1), noise)
-        for one in (name, "ddpm")
+        study.walk(SOLVERS[one](**ONE_MAP[one]), levels, noise(-1), noise) for one in (name, "ddpm")
     ]
     torch.testing.assert_close(*ends, rtol=0, atol=1e-11)
 
@@ -131,7 +134,7 @@ def test_four_stochastic_solvers_are_one_map(name):
 def test_a_stochastic_solver_samples_the_law_of_the_data(name, options, steps):
     study = Study(low=0.02)
     noise = given_noise(SAMPLES)
-    solver = SOLVERS[name].configured(name, options)
+    solver = SOLVERS[name](**options)
     assert solver.stochastic
     x = study.walk(solver, study.levels(steps, clean=True), noise(-1), noise).numpy()
     for found, expected in moments(x, study):

@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
 from helpers import reference
+from helpers.grids import make_grid
 from helpers.networks import stiff
-from helpers.runs import run
+from helpers.runs import run, run_plan
 from PIL import Image
 
-from pint_diffusion.build.plan import make_plan
+from pint_diffusion.build.from_settings import plan_of
 from pint_diffusion.commands.cli import main
 from pint_diffusion.errors import InputError
-from pint_diffusion.grid import make_grid
 from pint_diffusion.grid.schedule import NoiseSchedule
 from pint_diffusion.methods.chords import PUBLISHED, starts_of
 from pint_diffusion.methods.problem import Restart
 from pint_diffusion.run import solve
-from pint_diffusion.runtime.events import EventLog
 from pint_diffusion.runtime.world import LocalWorld
 from pint_diffusion.settings.run import Settings
 from pint_diffusion.solvers import SOLVERS
@@ -73,7 +70,7 @@ def test_all_results_and_all_that_is_kept_have_the_same_bits_on_any_ranks(world,
     assert torch.equal(done.answer, run(LocalWorld(), **(exact | SEQUENTIAL)).answer)
     assert torch.equal(done.boundary, alone.boundary)
     assert np.array_equal(done.outcome.changes, alone.outcome.changes)
-    assert done.solution.clock.deep == 24
+    assert done.result.evaluations_deep == 24
     assert done.evaluations == sum(24 - start for start in STARTS)
     batched = run(world, **(exact | {"batching": "auto"}))
     assert torch.allclose(results(batched), results(alone), rtol=0, atol=1e-12)
@@ -93,7 +90,7 @@ def test_a_serial_loop_in_numpy_finds_the_same_results(exact, mixture_file, star
 def test_result_k_is_as_deep_as_the_chain_of_its_core(exact, k):
     done = run(LocalWorld(), **(exact | {"max_iterations": k}))
     core = 8 - k
-    assert done.solution.clock.deep == core + 24 - STARTS[core]
+    assert done.result.evaluations_deep == core + 24 - STARTS[core]
     assert (done.outcome.iterations, done.outcome.exact) == (k, k == 8)
 
 
@@ -101,7 +98,8 @@ def test_the_published_starts_take_the_published_ticks(exact):
     """50 steps on 8 cores: results at 17, 24, ... of 50 evaluations in a row, 2.9 x at best."""
     given = exact | {"steps": 50, "starts": None, "cores": 8}
     deep = [
-        run(LocalWorld(), **(given | {"max_iterations": k})).solution.clock.deep for k in (1, 2, 8)
+        run(LocalWorld(), **(given | {"max_iterations": k})).result.evaluations_deep
+        for k in (1, 2, 8)
     ]
     assert deep == [17, 24, 50]
     serial = reference.chords(
@@ -111,15 +109,11 @@ def test_the_published_starts_take_the_published_ticks(exact):
 
 
 def test_results_arrive_in_order_and_are_told_with_their_change(exact):
-    plan, told = make_plan(Settings(**exact), LocalWorld()), []
-    solution = solve(
-        plan, LocalWorld(), EventLog(0), lambda n, k, x: None,
-        lambda n, k, change: told.append((n, k, change)),
-    )  # fmt: skip
-    assert [(n, k) for n, k, _ in told] == [(8, k) for k in range(9)]
-    assert told[0][2] is None
-    changes = np.array([change.numpy() for *_, change in told[1:]])
-    assert np.array_equal(changes, solution.outcome.changes)
+    plan, told = plan_of(Settings(**exact), LocalWorld()), []
+    done = solve(plan, LocalWorld(), [lambda k, answer, change: told.append((k, change))])
+    assert [k for k, _ in told] == list(range(9))
+    assert told[0][1] is None
+    assert np.array_equal([change for _, change in told[1:]], done.change)
 
 
 def test_a_tolerance_stops_once_all_samples_have_changed_by_less(world, exact):
@@ -135,30 +129,16 @@ def test_a_tolerance_stops_once_all_samples_have_changed_by_less(world, exact):
 
 def test_what_is_kept_of_a_result_is_all_that_is_needed_to_go_on(world, exact):
     """Each result's checkpoint, alone, leads to the bits of the undisturbed run, on any ranks."""
-    alone, saved = run(LocalWorld(), **exact), {}
-    solve(
-        alone.plan,
-        LocalWorld(),
-        EventLog(0),
-        lambda n, k, x: saved.update({(n, k): x}),
-        lambda *_: None,
-    )
-    plan = make_plan(Settings(**exact), world)
+    alone, plan = run(LocalWorld(), **exact), plan_of(Settings(**exact), world)
+    saved = alone.states
     assert all({n for n, j in saved if j == k} == set(range(k, 9)) for k in range(9))
     for k in range(9) if world.size == 1 else (0, 3, 6):
         restart = Restart(k, lambda n, k=k: saved[n, k], list(alone.outcome.changes[:k]))
-        again, events = {}, EventLog(world.rank)
-        solution = world.share(
-            solve(
-                replace(plan, problem=replace(plan.problem, restart=restart)), world, events,
-                lambda n, k, x: again.update({(n, k): x}), lambda *_: None,  # noqa: B023
-            )
-        )  # fmt: skip
-        assert np.array_equal(solution.outcome.changes, alone.outcome.changes)
-        again = {key: x for part in world.gather(again) for key, x in part.items()}
-        assert again.keys() == {(n, j) for n, j in saved if j >= k}
-        for key, x in again.items():
-            assert torch.equal(x, saved[key]), key
+        again = run_plan(plan, world, restart)
+        assert np.array_equal(again.outcome.changes, alone.outcome.changes)
+        assert again.states.keys() == {(n, j) for n, j in saved if j >= k}
+        for at, x in again.states.items():
+            assert torch.equal(x, saved[at]), at
 
 
 def flags(given):
@@ -213,7 +193,7 @@ def test_a_file_in_place_of_the_stream_is_named(exact, tmp_path, capsys):
 @pytest.mark.parametrize("solver", sorted(set(SOLVERS) - set(JUMPING)))
 def test_other_solvers_are_refused_in_one_sentence(exact, solver):
     with pytest.raises(InputError, match="--method chords jumps with one evaluation"):
-        make_plan(Settings(**exact, solver=solver), LocalWorld())
+        plan_of(Settings(**exact, solver=solver), LocalWorld())
 
 
 @pytest.mark.parametrize(
@@ -230,7 +210,7 @@ def test_other_solvers_are_refused_in_one_sentence(exact, solver):
 )
 def test_starts_that_do_not_fit_are_refused(exact, given, named):
     with pytest.raises(InputError, match=named):
-        make_plan(Settings(**(exact | given)), LocalWorld())
+        plan_of(Settings(**(exact | given)), LocalWorld())
 
 
 @pytest.mark.parametrize("steps", [2, 3, 7, 16, 17, 50, 64, 1000])

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import torch
 from helpers.checkpoints import CPU, save, tell, tiny_network
+from helpers.grids import make_grid
 from helpers.networks import Contraction, Labelled
 
 from pint_diffusion.errors import InputError, NetworkError
-from pint_diffusion.grid import NoiseSchedule, make_grid
+from pint_diffusion.grid import NoiseSchedule
 from pint_diffusion.models.checkpoint import load_checkpoint
 from pint_diffusion.models.conditional import condition, guided
 from pint_diffusion.models.denoiser import Denoiser

@@ -13,7 +13,7 @@ from helpers.networks import Contraction
 from helpers.runs import run, run_alone
 
 from pint_diffusion.grid import NoiseSchedule, Spacing
-from pint_diffusion.numerics.prediction import coefficients, predict
+from pint_diffusion.numerics.prediction import predict
 from pint_diffusion.runtime.world import LocalWorld
 
 PLACEMENTS = ["root", "slice"]
@@ -97,7 +97,7 @@ def test_bits_history_and_stopping_iteration_do_not_depend_on_ranks_transport_or
     assert np.array_equal(done.outcome.stopped_at, alone.outcome.stopped_at)
     assert np.array_equal(done.outcome.changes, alone.outcome.changes)
     assert torch.equal(done.boundary, alone.boundary)
-    assert done.solution.clock.deep == alone.solution.clock.deep
+    assert done.result.evaluations_deep == alone.result.evaluations_deep
 
 
 @pytest.mark.parametrize("placement", PLACEMENTS)
@@ -118,10 +118,10 @@ def test_evaluations_in_all_and_deep_are_those_of_the_formulas(
     }[placement]
     assert done.evaluations == fine + coarse
     bound = iterations * length + slices - iterations
-    assert done.solution.clock.deep == bound
-    assert done.solution.clock.calls >= bound
+    assert done.result.evaluations_deep == bound
+    assert done.result.calls_deep >= bound
     if world.size == 1 and batching == "auto":
-        assert done.solution.clock.calls == bound
+        assert done.result.calls_deep == bound
 
 
 @pytest.mark.parametrize("placement", PLACEMENTS)
@@ -136,7 +136,7 @@ def test_the_sequential_sampler_hands_its_state_from_rank_to_rank_unchanged(worl
     given = {**exact, "steps": 30, "slices": 8, "method": "sequential"}
     relay, alone = run(world, **given), run_alone(world, **given)
     assert torch.equal(relay.boundary, alone.boundary)
-    assert relay.evaluations == relay.solution.clock.calls == 30
+    assert relay.evaluations == relay.result.calls_deep == 30
 
 
 def test_a_run_stops_at_the_first_iteration_at_which_every_sample_has_passed(world, exact):
@@ -215,9 +215,7 @@ def test_where_the_coarse_solve_does_not_see_the_change_the_fine_one_is_taken_to
         x = done.boundary[k - 1, 7]
         for here, there in pairwise(levels[28:]):
             alpha_bar = torch.full((3,), here.alpha_bar, dtype=torch.float64)
-            x0, eps, *_ = predict(
-                "sample", x, network(x, None, alpha_bar), *coefficients(x, alpha_bar)
-            )
+            x0, eps, *_ = predict("sample", x, network(x, None, alpha_bar), alpha_bar)
             x = sqrt(there.alpha_bar) * x0 + sqrt(1 - there.alpha_bar) * eps
         assert not torch.equal(done.boundary[k, 7], done.boundary[k - 1, 7])
         assert torch.equal(done.boundary[k, 8], x)

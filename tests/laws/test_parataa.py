@@ -9,15 +9,15 @@ import pytest
 import torch
 from helpers.networks import stiff
 from helpers.runs import run
+from pint_diffusion.methods.rounds.warm_start import trajectory
 
-from pint_diffusion.build.plan import make_plan
+from pint_diffusion.build.from_settings import plan_of
 from pint_diffusion.commands.sample import run_job
 from pint_diffusion.errors import InputError
 from pint_diffusion.grid import Level
 from pint_diffusion.grid.level import noise_into
 from pint_diffusion.methods.rounds.parataa import Anderson
-from pint_diffusion.methods.rounds.warm_start import trajectory
-from pint_diffusion.numerics.prediction import Prediction, coefficients, predict
+from pint_diffusion.numerics.prediction import Prediction, predict
 from pint_diffusion.runtime.world import LocalWorld
 from pint_diffusion.settings.run import Settings
 from pint_diffusion.solvers import SOLVERS
@@ -48,9 +48,7 @@ def test_order_1_and_memory_1_is_the_plain_fixed_point_to_the_bit(given, solver,
         def known(x, level):
             alpha_bar = torch.full((len(x),), level.alpha_bar, dtype=torch.float64)
             t = torch.full((len(x),), max(level.t, 0), dtype=x.dtype)
-            return predict(
-                network.prediction, x, network(x, t, alpha_bar), *coefficients(x, alpha_bar)
-            )
+            return predict(network.prediction, x, network(x, t, alpha_bar), alpha_bar)
 
         return walk.replay(known, x, (), i)[0]
 
@@ -64,7 +62,7 @@ def test_order_1_and_memory_1_is_the_plain_fixed_point_to_the_bit(given, solver,
 @pytest.mark.parametrize("name", ONE_STEP)
 def test_a_step_of_every_one_step_solver_is_affine_while_eps_stays(given, name):
     """Its growth A says what becomes of a move, in every step but from pure noise."""
-    walk = make_plan(Settings(**given, solver=name), LocalWorld()).problem.fine
+    walk = plan_of(Settings(**given, solver=name), LocalWorld()).problem.fine
     rng = torch.Generator().manual_seed(1)
     x, dx, eps, variance = (
         torch.randn(3, 1, 3, 2, generator=rng, dtype=torch.float64) for _ in range(4)
@@ -185,7 +183,7 @@ def test_a_run_that_begins_near_its_solution_takes_fewer_rounds_to_the_same_answ
 def test_states_filled_in_lie_where_ddim_moves(given, tmp_path):
     """Between two states of a network that always says the same they are DDIM's own."""
     sample(given | {"method": "sequential", "slices": 1, "steps": 1, "out": tmp_path / "step"})
-    problem = make_plan(Settings(**given), LocalWorld()).problem
+    problem = plan_of(Settings(**given), LocalWorld()).problem
     filled = trajectory(problem, tmp_path / "step")
     x0 = torch.from_numpy(read_run(tmp_path / "step").samples)
     first = problem.grid.levels[0]
@@ -210,7 +208,7 @@ def test_a_run_that_can_not_be_begun_on_is_refused_in_a_sentence(
 ):
     sample(given | {"method": "sequential", "out": tmp_path / "walk"} | other)
     with pytest.raises(InputError, match=re.escape(said)):
-        make_plan(Settings(**given | {"warm_start": tmp_path / "walk"} | wrong), LocalWorld())
+        plan_of(Settings(**given | {"warm_start": tmp_path / "walk"} | wrong), LocalWorld())
 
 
 @pytest.mark.parametrize("name", ["", "run.h5"])
@@ -235,4 +233,4 @@ def sample(settings):
 )
 def test_what_it_can_not_solve_is_refused_in_a_sentence(given, wrong, said):
     with pytest.raises(InputError, match=re.escape(said)):
-        make_plan(Settings(**given | wrong), LocalWorld())
+        plan_of(Settings(**given | wrong), LocalWorld())

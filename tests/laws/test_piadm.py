@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 import torch
 from helpers import reference
+from helpers.grids import make_grid
 from helpers.runs import run
 from scipy.stats import wasserstein_distance
 
-from pint_diffusion.build.plan import make_plan
+from pint_diffusion.build.from_settings import plan_of
 from pint_diffusion.commands.cli import main
 from pint_diffusion.errors import InputError
-from pint_diffusion.grid import NoiseSchedule, level_of_sigma, make_grid
+from pint_diffusion.grid import NoiseSchedule, level_of_sigma
 from pint_diffusion.methods.rounds.piadm import Blocks
 from pint_diffusion.models.mixture import GaussianMixture
 from pint_diffusion.run import solve_sequentially
@@ -168,8 +169,8 @@ def distance(one, other):
 def sampled(**given):
     """Answer of the sequential walk, to which PIADM's differs by its tolerance; its last level."""
     settings = {"dtype": "float64", "samples": COUNT, "method": "sequential", **OU, **given}
-    plan = make_plan(parse_run(flags(settings)), LocalWorld(), blobs())
-    answer, _ = solve_sequentially(plan)
+    plan = plan_of(parse_run(flags(settings)), LocalWorld(), blobs())
+    answer = solve_sequentially(plan).samples
     return answer.numpy(), plan.problem.grid.levels[-1]
 
 
@@ -282,6 +283,6 @@ def test_a_corrected_run_that_was_stopped_is_gone_on_with_to_the_same_bits(exact
 )
 def test_settings_that_do_not_fit_are_one_sentence(exact, given, named):
     with pytest.raises(InputError) as error:
-        make_plan(parse_run(flags(exact | {"steps": 8} | given)), LocalWorld())
+        plan_of(parse_run(flags(exact | {"steps": 8} | given)), LocalWorld())
     assert named in str(error.value)
     assert "\n" not in str(error.value)

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
 from helpers.networks import stiff
-from helpers.runs import run, run_alone
+from helpers.runs import run, run_alone, run_plan
 
 from pint_diffusion.commands.cli import main
 from pint_diffusion.methods import METHODS
 from pint_diffusion.methods.problem import Restart
 from pint_diffusion.report.inspection import inspect_run
-from pint_diffusion.run import solve
-from pint_diffusion.runtime.events import EventLog
 from pint_diffusion.runtime.world import LocalWorld
 from pint_diffusion.solvers import SOLVERS
 from pint_diffusion.store.master import read_run
@@ -46,13 +42,16 @@ def exact(mixture_file):
 
 def test_every_method_in_rounds_has_a_variant():
     assert {given["method"] for given in VARIANTS.values()} == {
-        name for name, method in METHODS.items() if method.rounds
+        name for name, method in METHODS.items() if method.counts == "points"
     }
 
 
 def sequential(given):
     """Return the settings of the walk that a method's answer is compared with."""
-    return given | {"method": "sequential"} | dict.fromkeys(METHODS[given["method"]].options)
+    own = METHODS[given["method"]].stated()
+    return {k: v for k, v in given.items() if k not in own or k == "slices"} | {
+        "method": "sequential"
+    }
 
 
 def cases(solvers):
@@ -89,7 +88,7 @@ def test_bits_are_the_same_on_any_ranks(world, exact, given):
     done, alone = run(world, **given), run_alone(world, **given)
     assert np.array_equal(done.outcome.changes, alone.outcome.changes)
     equal_states(done.boundary, alone.boundary)
-    assert done.solution.clock.deep == alone.solution.clock.deep
+    assert done.result.evaluations_deep == alone.result.evaluations_deep
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -112,26 +111,13 @@ def test_a_stiff_mixture_ends_within_as_many_rounds_as_steps(exact, variant, tol
 def test_a_round_is_all_that_is_needed_to_go_on(world, exact, variant):
     """Each round's checkpoint, alone, leads to the bits of the undisturbed run."""
     given = exact | VARIANTS[variant] | {"solver": "heun", "tolerance": 1e-6}
-    done, saved = run(world, **given), {}
-    solve(
-        done.plan, world, EventLog(world.rank), lambda n, k, x: saved.update({(n, k): x}),
-        lambda *_: None,
-    )  # fmt: skip
-    saved = {key: x for part in world.gather(saved) for key, x in part.items()}
+    done = run(world, **given)
     for k in {0, 1, done.outcome.iterations // 2, done.outcome.iterations}:
-        restart = Restart(k, lambda n, k=k: saved[n, k], list(done.outcome.changes[:k]))
-        again = {}
-        plan = replace(done.plan, problem=replace(done.plan.problem, restart=restart))
-        solution = world.share(
-            solve(
-                plan, world, EventLog(world.rank), lambda n, k, x: again.update({(n, k): x}),  # noqa: B023
-                lambda *_: None,
-            )
-        )  # fmt: skip
-        again = {key: x for part in world.gather(again) for key, x in part.items()}
-        assert np.array_equal(solution.outcome.changes, done.outcome.changes)
-        for (n, j), x in again.items():
-            equal_states(x, saved[n, j])
+        restart = Restart(k, lambda n, k=k: done.states[n, k], list(done.outcome.changes[:k]))
+        again = run_plan(done.plan, world, restart)
+        assert np.array_equal(again.outcome.changes, done.outcome.changes)
+        for at, x in again.states.items():
+            equal_states(x, done.states[at])
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

@@ -12,8 +12,7 @@ from helpers.networks import Contraction
 from helpers.runs import run, run_alone
 
 from pint_diffusion.report.bound import dataflow_bound
-from pint_diffusion.solvers import SOLVERS, Solver
-from pint_diffusion.solvers.ddim import ddim
+from pint_diffusion.solvers import DDIM, SOLVERS
 from pint_diffusion.solvers.linear import try_walk
 
 PLACEMENTS = ["root", "slice"]
@@ -99,7 +98,7 @@ def test_every_solver_is_exact_after_m_iterations_with_the_same_bits_on_any_rank
             assert torch.equal(done.boundary[k, : k + 1], walk.boundary[0, : k + 1])
         assert not torch.equal(done.boundary[2], walk.boundary[0])
         assert torch.equal(done.boundary, alone.boundary)
-        assert done.solution.clock.deep == alone.solution.clock.deep
+        assert done.result.evaluations_deep == alone.result.evaluations_deep
 
 
 @pytest.mark.parametrize("placement", PLACEMENTS)
@@ -191,7 +190,7 @@ def test_evaluations_deep_are_the_bound_for_any_solver(world, exact, placement, 
     done = run(world, **given, placement=placement)
     problem = done.plan.problem
     counts = try_walk(problem.fine, "fine"), try_walk(problem.coarse, "coarse")
-    assert done.solution.clock.deep == dataflow_bound(*counts, 3)
+    assert done.result.evaluations_deep == dataflow_bound(*counts, 3)
 
 
 def test_a_solver_that_begins_elsewhere_and_does_not_say_so_is_still_exact(
@@ -199,11 +198,15 @@ def test_a_solver_that_begins_elsewhere_and_does_not_say_so_is_still_exact(
 ):
     """The shared evaluation is recalled only for the state and the level that it was made of."""
 
-    async def wary(evaluate, x, stride):
-        seen = await evaluate(0.9 * x, stride.here)
-        return await ddim(evaluate, x + 0.01 * seen.x0, stride, eta=0.0)
+    class Wary(DDIM):
+        name = "wary"
+        evaluations = 2
 
-    monkeypatch.setitem(SOLVERS, "wary", Solver(wary, evaluations=2))
+        async def step(self, evaluate, x, stride):
+            seen = await evaluate(0.9 * x, stride.here)
+            return await DDIM.step(self, evaluate, x + 0.01 * seen.x0, stride)
+
+    monkeypatch.setitem(SOLVERS, "wary", Wary)
     given = {**exact, "solver": "wary", "coarse_solver": "ddim", "tolerance": 1e-300}
     done = run(world, **given, placement="slice")
     walk = run_alone(world, **given, method="sequential")

@@ -11,13 +11,15 @@ import pytest
 import torch
 from helpers.launch import launch
 
+from pint_diffusion.build.from_settings import method_of
 from pint_diffusion.commands.check import clocks, command, files, gpu_aware, messages
 from pint_diffusion.commands.check.command import check, load
 from pint_diffusion.commands.check.facts import Facts, Network, collect
 from pint_diffusion.commands.check.finding import Finding, table
 from pint_diffusion.commands.check.quick import held_of, judge, quick_check, refuse_or_warn
-from pint_diffusion.commands.check.sizes import free_memory, held_of_window, peek
+from pint_diffusion.commands.check.sizes import MORE_STATES, free_memory
 from pint_diffusion.errors import InputError
+from pint_diffusion.models import peek
 from pint_diffusion.runtime import talk
 from pint_diffusion.runtime.talk import Silence, Talk
 from pint_diffusion.runtime.world import LocalWorld, open_world
@@ -297,9 +299,9 @@ def test_check_counts_the_memory_of_the_slices(world, mixture_file, capfd):
 @pytest.mark.parametrize(("solver", "history"), [("ddim", 0), ("dpmpp_2m", 1)])
 def test_every_rank_holds_the_points_of_a_window(given, points, solver, history):
     settings = Settings(steps=200, solver=solver, **given)
-    wanted = held_of_window(7, points, history)
+    own = method_of(settings).extra_tensors
+    wanted = (points * (2 * (1 + history + own) + 4) + MORE_STATES) * 7
     assert [held_of(settings, 7, ranks) for ranks in (1, 4)] == [wanted, wanted]
-    assert wanted > 7 * points * (2 + history)
 
 
 def test_states_that_hardly_fit(rank):

@@ -14,9 +14,10 @@ import pytest
 from helpers import networks
 from helpers.launch import launch
 
+from pint_diffusion.commands import sample
 from pint_diffusion.commands.cli import main
 from pint_diffusion.report.inspection import inspect_run
-from pint_diffusion.store.folder import RunFolder
+from pint_diffusion.store.folder import Files
 from pint_diffusion.store.master import read_run
 from pint_diffusion.store.reserve import RESERVE
 
@@ -139,13 +140,11 @@ def test_a_disk_that_is_full_when_the_answer_is_there_loses_nothing(
                 pass
 
     if when == "finish":
-        finishes = RunFolder.finish
-        monkeypatch.setattr(RunFolder, "finish", lambda *given: (fill(), finishes(*given)))
+        finishes = Files._write_result
+        monkeypatch.setattr(Files, "_write_result", lambda *given: (fill(), finishes(*given)))
     else:
-        from pint_diffusion import job
-
-        reads = job.read_run
-        monkeypatch.setattr(job, "read_run", lambda folder: (reads(folder), fill())[0])
+        reads = sample.read_run
+        monkeypatch.setattr(sample, "read_run", lambda folder: (reads(folder), fill())[0])
     code = main(["sample", *map(str, RUN), "--out", str(folder)])
     said = errors(capfd.readouterr().err)
     if when == "finish" and code == 0:  # what was held back has room for the pictures too

@@ -315,8 +315,8 @@ def ours(case: Case, levels, network, x, schedule, first=0) -> list[torch.Tensor
     Step i has the noise of step ``first`` + i.
     """
     grid = TimeGrid(tuple(levels), tuple(range(len(levels))))
-    solver = SOLVERS[case.solver].configured(case.solver, case.options)
-    walk = Propagator(solver, grid, schedule, lambda i: noise_of(first + i), carry=True)
+    solver = SOLVERS[case.solver](**case.options)
+    walk = Propagator(solver, grid, schedule, lambda i: noise_of(first + i))
     evaluator = Evaluator(network, grid, x.device, x.dtype, x.dtype)
 
     async def evaluate(x, level):

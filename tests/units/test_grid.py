@@ -16,12 +16,12 @@ from diffusers import (
     EulerDiscreteScheduler,
     FlowMatchEulerDiscreteScheduler,
 )
+from helpers.grids import grid_of, make_grid
 from helpers.launch import launch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pint_diffusion import Settings
-from pint_diffusion.build.grid import grid_of
 from pint_diffusion.errors import InputError
 from pint_diffusion.grid import (
     SLICINGS,
@@ -32,16 +32,15 @@ from pint_diffusion.grid import (
     SigmaSchedule,
     Spacing,
     TimeGrid,
-    default_slices,
     even_bounds,
     level_of_sigma,
-    make_grid,
     read_grid,
     write_grid,
 )
 from pint_diffusion.grid.gits import best_path, jump_costs
 from pint_diffusion.grid.spacing import IN_SIGMA
 from pint_diffusion.grid.teacher import measured_costs, walk_teacher
+from pint_diffusion.methods import PIADM
 from pint_diffusion.models.mixture import GaussianMixture
 from pint_diffusion.runtime.evaluator import Evaluator
 from pint_diffusion.settings.grid import GridSettings
@@ -415,7 +414,7 @@ def test_a_walk_needs_a_step():
     ("steps", "ranks", "slices"), [(16, 1, 4), (17, 1, 4), (1, 1, 1), (100, 8, 8)]
 )
 def test_slices_default_to_the_ranks_or_the_root_of_the_steps(steps, ranks, slices):
-    assert default_slices(steps, ranks) == slices
+    assert PIADM().default_slices(steps, ranks) == slices
 
 
 # --- slices --------------------------------------------------------------------------------------

@@ -9,6 +9,8 @@ from itertools import pairwise
 import pytest
 
 from pint_diffusion.commands.cli import main
+from pint_diffusion.errors import Interrupted
+from pint_diffusion.output import Ended
 from pint_diffusion.report.trace import read_segments
 from pint_diffusion.store.manifest import Manifest
 from pint_diffusion.store.master import read_run
@@ -75,10 +77,8 @@ def test_parts_that_are_missing_or_changed_are_named(run, capsys):
 @pytest.mark.parametrize("state", ["running", "interrupted", "failed: rank 1 on h: no"])
 def test_a_run_that_did_not_end_well(mixture_file, tmp_path, capsys, monkeypatch, state):
     """Its master file as it is before the first iteration."""
-    monkeypatch.setattr(
-        "pint_diffusion.commands.sample.solve_and_watch",
-        lambda plan, world, events, folder, *given: stop(folder, state),
-    )
+    monkeypatch.setattr("pint_diffusion.run._iterate", lambda *given: stop())
+    monkeypatch.setattr("pint_diffusion.run.Ended", lambda *given, **more: Ended(state))
     given = ["--model", f"gmm:{mixture_file}", *GIVEN, "--out", str(tmp_path / "run")]
     assert main(["sample", *given]) == 75
     code, said = inspect(tmp_path / "run", capsys)
@@ -89,10 +89,7 @@ def test_a_run_that_did_not_end_well(mixture_file, tmp_path, capsys, monkeypatch
     assert "begins anew" in said
 
 
-def stop(folder, state):
-    from pint_diffusion.errors import Interrupted
-
-    folder.end(state)
+def stop():
     raise Interrupted("enough")
 
 

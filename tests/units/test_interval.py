@@ -68,8 +68,8 @@ def test_iterations_are_written_so_many_seconds_apart_and_the_last_one_is(
         told.append((k, write, time.monotonic()))
         return decides(self, k, write)
 
-    decides = store_folder.RunFolder.decided
-    monkeypatch.setattr(store_folder.RunFolder, "decided", decided)
+    decides = store_folder.Files.decided
+    monkeypatch.setattr(store_folder.Files, "decided", decided)
     assert pint("sample", *FINAL, seconds, "--method", method, "--out", tmp_path / "run") == 0
     record = read_run(tmp_path / "run")
     last = record.facts["iterations"]

@@ -19,7 +19,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import pint_diffusion
-from pint_diffusion import models
 from pint_diffusion.errors import InputError, NetworkError
 from pint_diffusion.grid import (
     FlowSchedule,
@@ -28,7 +27,7 @@ from pint_diffusion.grid import (
     SigmaSchedule,
     TimeGrid,
 )
-from pint_diffusion.models import check_spec, load_denoiser
+from pint_diffusion.models import find_source, load_denoiser, sources
 from pint_diffusion.models.checkpoint import load_checkpoint
 from pint_diffusion.models.denoiser import Denoiser, schedule_of
 from pint_diffusion.models.factory import load_factory
@@ -730,7 +729,7 @@ no/such/dir no.npz {}/some.npz gmm: gmm:no.npz gmm:{} : a: :b a:b:c gmm.npz:a-b 
 @pytest.mark.parametrize("spec", [*WRONG_NAMES.split(), "", "a b:c", "a\0b", "x" * 5000])
 def test_a_name_that_cannot_be_a_model_is_told_before_anything_is_loaded(spec, tmp_path):
     (tmp_path / "some.npz").write_bytes(b"")
-    for function in (check_spec, lambda spec: load_denoiser(spec, CPU, torch.float32)):
+    for function in (find_source, lambda spec: load_denoiser(spec, CPU, torch.float32)):
         with pytest.raises(InputError) as error:
             function(spec.replace("{}", str(tmp_path)))
         tell(error)
@@ -738,21 +737,21 @@ def test_a_name_that_cannot_be_a_model_is_told_before_anything_is_loaded(spec, t
 
 def test_an_unknown_name_is_answered_with_the_four_kinds():
     with pytest.raises(InputError, match=r"bundled.*diffusers.*gmm:FILE.*module:factory"):
-        check_spec("no/such/dir")
+        find_source("no/such/dir")
 
 
 def test_no_name_means_the_bundled_network(checkpoint, monkeypatch):
-    monkeypatch.setattr(models, "BUNDLED", checkpoint)
-    assert check_spec(None) == "checkpoint"
+    monkeypatch.setattr(sources, "BUNDLED", checkpoint)
+    assert isinstance(find_source(None)[0], sources.Checkpoint)
     assert load_denoiser(None, CPU, torch.float32).shape == (1, 8, 8)
-    monkeypatch.setattr(models, "BUNDLED", checkpoint / "gone")
+    monkeypatch.setattr(sources, "BUNDLED", checkpoint / "gone")
     with pytest.raises(InputError, match="bundled network is missing"):
-        check_spec(None)
+        find_source(None)
 
 
 def test_importing_the_models_and_checking_a_name_imports_nothing_heavy(tmp_path):
     code = (
-        "import sys; from pint_diffusion.models import check_spec; check_spec('.'); "
+        "import sys; from pint_diffusion.models import find_source; find_source('.'); "
         "print(*[m for m in ('torch', 'mpi4py', 'h5py', 'diffusers') if m in sys.modules])"
     )
     root = Path(pint_diffusion.__file__).parents[1]

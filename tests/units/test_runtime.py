@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from pint_diffusion.numerics.convergence import Outcome
+from pint_diffusion.output import Output
 from pint_diffusion.runtime.events import EventLog
 from pint_diffusion.runtime.scheduler import Runtime
 from pint_diffusion.runtime.signals import ASKING, listening
@@ -31,9 +32,19 @@ def runtime(world):
         world.transport(events, CPU, 60),
         events,
         None,
-        lambda n, k, value: recorded.update({(n, k): value}),
+        Records(recorded),
     )
     return made, recorded
+
+
+class Records(Output):
+    """Keeps what this rank records."""
+
+    def __init__(self, recorded):
+        self._recorded = recorded
+
+    def state(self, n, k, state):
+        self._recorded[n, k] = state
 
 
 @pytest.mark.parametrize("columns", [1, 7])
@@ -55,7 +66,7 @@ def test_finish_waits_until_every_rank_has_recorded_what_it_promised(world, runt
     made.spawn(0, judge)
     for n in mine:
         made.spawn(world.rank, column, n)
-    made.run()
+    assert list(made.run()) == []
     assert {n for n, k in recorded if k == LAST} == {n for n in mine if n >= LAST}
 
 

@@ -18,8 +18,9 @@ from pint_diffusion.commands.check.gpu_aware import gpu_aware
 from pint_diffusion.commands.check.launcher import library
 from pint_diffusion.commands.check.messages import overlap, speed
 from pint_diffusion.commands.check.quick import judge
-from pint_diffusion.commands.check.sizes import held, state_size, tensors_of
+from pint_diffusion.commands.check.sizes import MORE_STATES, state_size, tensors_of
 from pint_diffusion.errors import InputError
+from pint_diffusion.methods import Parareal
 from pint_diffusion.models import load_denoiser
 from pint_diffusion.runtime.device import bind_device
 from pint_diffusion.runtime.talk import PATIENCE, Silence, Talk
@@ -95,7 +96,8 @@ def look(settings: Check, world: World, talk: Talk) -> Iterator[Finding]:
     slices = settings.slices or world.size
     state = state_size(settings.samples, shape, FLOAT32) if shape else 0
     talk.gather(None, LOADING)  # every rank has loaded: what is free now is free for states
-    mine = collect(world, settings.device, held(state, slices, world.size), network)
+    held = Parareal().held_states(slices, slices, world.size, 0) + MORE_STATES
+    mine = collect(world, settings.device, held * state, network)
     facts: list[Facts] = talk.gather(mine)
     hosts = [one.host for one in facts]
     yield from judge(facts, quick=False)

@@ -7,17 +7,16 @@ from collections.abc import Callable, Iterator, Sequence
 
 import torch
 
-from pint_diffusion.build.propagators import find_solver
+from pint_diffusion.build.from_settings import method_of, solver_of
 from pint_diffusion.commands.check.cores import binding, cores, omp_threads
 from pint_diffusion.commands.check.devices import missing, network, places, shared_gpus
 from pint_diffusion.commands.check.facts import Facts, collect
 from pint_diffusion.commands.check.finding import Finding
 from pint_diffusion.commands.check.launcher import world_size
 from pint_diffusion.commands.check.memory import memory
-from pint_diffusion.commands.check.sizes import held, held_of_window, peek, state_size
+from pint_diffusion.commands.check.sizes import MORE_STATES, state_size
 from pint_diffusion.errors import InputError
-from pint_diffusion.grid import Level, TimeGrid, default_slices, even_bounds
-from pint_diffusion.methods import METHODS
+from pint_diffusion.models import peek
 from pint_diffusion.models.denoiser import Denoiser
 from pint_diffusion.runtime.device import DTYPES
 from pint_diffusion.runtime.world import World
@@ -88,14 +87,11 @@ def held_of(settings: Settings, state: int, ranks: int) -> int:
     InputError
         If there is no such solver or option.
     """
-    method = METHODS[settings.method].configured(settings.method, settings.method_options)
-    history = find_solver(settings.solver).history
+    method, solver = method_of(settings), solver_of(settings)
     steps = 1 if settings.grid else settings.steps  # the file has its own
-    slices = settings.given_slices or default_slices(steps, ranks if method.sliced else 1)
-    if not method.rounds:
-        return held(state, slices if method.sliced else ranks, ranks)
-    even = TimeGrid((Level(0.0, 0.5),) * (steps + 1), even_bounds(steps, min(slices, steps)))
-    return held_of_window(state, method.columns(even, **method.options), history)
+    slices = settings.given_slices or method.default_slices(steps, ranks)
+    held = method.held_states(steps, min(slices, steps), ranks, solver.history)
+    return (held + MORE_STATES) * state
 
 
 def refuse_or_warn(settings: Settings, world: World, denoiser: Denoiser | None = None) -> None:

@@ -2,22 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import math
-import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from pint_diffusion.models import BUNDLED
-
 if TYPE_CHECKING:
     from torch import Tensor
-
-STATES_PER_SLICE = 3
-"""The start of a slice, its coarse value and its end."""
 
 MORE_STATES = 3
 """The noise, and one call's rows as they go in and come out."""
@@ -54,43 +45,6 @@ def _inactive(stat: Path) -> int:
 def state_size(samples: int, shape: Sequence[int], item: int) -> int:
     """Bytes of one boundary state (S, *shape)."""
     return samples * math.prod(shape) * item
-
-
-def held(state: int, slices: int, ranks: int) -> int:
-    """Bytes that a rank holds at least for its slices, see `STATES_PER_SLICE`."""
-    return (STATES_PER_SLICE * math.ceil(slices / ranks) + MORE_STATES) * state
-
-
-def held_of_window(state: int, points: int, history: int) -> int:
-    """Bytes that every rank holds at least of a method in rounds.
-
-    All points of a window, as they were and as they become, and what the network said of each.
-    """
-    return (points * (2 * (1 + history) + 1) + MORE_STATES) * state
-
-
-def peek(spec: str | None) -> tuple[int, tuple[int, ...]]:
-    """Bytes of a model's weights and shape of its samples, from its files, nothing loaded.
-
-    ``(0, ())`` where the files do not tell, or can't be read: whoever loads them will say why.
-    """
-    try:
-        if spec is not None and spec.startswith("gmm:"):
-            with zipfile.ZipFile(spec[4:]) as arrays, arrays.open("means.npy") as means:
-                np.lib.format.read_magic(means)
-                shape = np.lib.format.read_array_header_1_0(means)[0]
-            return Path(spec[4:]).stat().st_size, shape[1:]
-        folder = BUNDLED if spec is None else Path(spec)
-        if (folder / "unet").is_dir():
-            folder /= "unet"
-        whole = folder / "diffusion_pytorch_model.safetensors"
-        weights = [whole] if whole.is_file() else [*folder.glob("*-of-*.safetensors")]
-        config = json.loads((folder / "config.json").read_text())
-        edge, channels = config["sample_size"], int(config["in_channels"])
-        sides = [int(side) for side in (edge if isinstance(edge, list) else [edge, edge])]
-        return sum(file.stat().st_size for file in weights), (channels, *sides)
-    except (OSError, ValueError, LookupError, TypeError, zipfile.BadZipFile):
-        return 0, ()
 
 
 def tensors_of(model: Any, depth: int = 3) -> Iterator[Tensor]:

@@ -8,12 +8,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pint_diffusion.build.plan import Plan
-from pint_diffusion.commands.compare.devices import chords_on, parareal_on, rounds_on
 from pint_diffusion.commands.compare.entries import Entry, entries
 from pint_diffusion.commands.compare.measure import Bench, Measured, call_costs
 from pint_diffusion.commands.compare.table import Row, draw, render, write_files
 from pint_diffusion.errors import InputError, StoreError
-from pint_diffusion.methods.chords import starts_of
 from pint_diffusion.models.denoiser import Denoiser
 from pint_diffusion.report.bound import barrier_depth
 from pint_diffusion.runtime.device import set_threads
@@ -141,21 +139,12 @@ def row_of(
     if found is None:
         return Row(entry.name, rule, None, {})
     problem = plan.problem
-    steps, coarse = try_walk(problem.fine, "fine"), try_walk(problem.coarse, "coarse")
     counts = sorted({*CURVE, *devices})
     if not entry.pipelined:
+        steps, coarse = try_walk(problem.fine, "fine"), try_walk(problem.coarse, "coarse")
         deep = barrier_depth(steps, coarse, found.rounds)
         return Row(entry.name, rule, dataclasses.replace(found, deep=deep, wall=0.0), {})
-    if entry.given["method"] == "sequential":
-        return Row(entry.name, rule, found, {p: sum(steps) * costs[1] for p in counts})
-    if entry.given["method"] == "parareal":
-        # Elsewhere it is not only slices that are dealt out, or another network has another cost.
-        known = problem.placement == "slice" and problem.coarse_network == 0
-        walks = steps, coarse, problem.evaluates_alike, found.rounds
-        times = {p: parareal_on(*walks, p, costs) for p in counts if known}
-    elif entry.given["method"] == "chords":
-        starts = starts_of(problem.grid, **plan.method.options)
-        times = {p: chords_on(starts, sum(steps), found.rounds, p, costs) for p in counts}
-    else:
-        times = {p: rounds_on(found.in_a_row, p, costs) for p in counts}
-    return Row(entry.name, rule, found, times)
+    taken = problem, found.rounds, found.in_a_row, costs
+    times = {p: plan.method.seconds_on(p, *taken) for p in counts}
+    known = {p: seconds for p, seconds in times.items() if seconds is not None}
+    return Row(entry.name, rule, found, known)

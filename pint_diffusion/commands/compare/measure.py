@@ -10,15 +10,17 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from pint_diffusion.build.plan import Plan, make_plan
+from pint_diffusion.build.from_settings import plan_of
+from pint_diffusion.build.plan import Plan
 from pint_diffusion.commands.compare.entries import Entry
-from pint_diffusion.commands.silence import job_ender
-from pint_diffusion.errors import PeerFailure
+from pint_diffusion.commands.silence import EndJob
 from pint_diffusion.models.denoiser import Denoiser
-from pint_diffusion.run import Solution, solve
-from pint_diffusion.runtime.events import EVALUATION_KINDS, EventLog, Tally
+from pint_diffusion.output import Answers, Output
+from pint_diffusion.run import solve
+from pint_diffusion.runtime.events import EVALUATION_KINDS, EventLog
 from pint_diffusion.runtime.world import World
 from pint_diffusion.settings.run import Settings
 
@@ -107,7 +109,7 @@ class Bench:
             On every rank, if it can't be solved by that method.
         """
         settings = self._settings.model_copy(update=given)
-        return self._world.agree(lambda: make_plan(settings, self._world, self._denoiser))
+        return self._world.agree(lambda: plan_of(settings, self._world, self._denoiser))
 
     def run(self, given: dict[str, Any]) -> Measured:
         """Run once; the first run is the sequential one, which the others are compared with.
@@ -121,34 +123,15 @@ class Bench:
         if name in self._done:
             return self._done[name]
         plan, world = self.plan(given), self._world
-        problem, events = plan.problem, EventLog(world.rank)
-        answers: dict[int, Tensor] = {}
-        held: Counter[int] = Counter()
-
-        def record(n: int, k: int, state: Tensor | None) -> None:
-            held[k] += 0 if state is None else len(state)
-            if n == problem.columns:
-                answers[k] = answers[k - 1] if state is None else state[0]
-
-        def attempt() -> Solution | None:
-            try:
-                return solve(
-                    plan, world, events, record, lambda n, k, change: None,
-                    on_silence=job_ender(world, lambda cause: None),
-                )  # fmt: skip
-            except PeerFailure:
-                return None  # that rank says why
-
-        solution = world.share(world.agree(attempt))
-        assert solution is not None
-        k = solution.outcome.iterations
-        told = world.share([answers[j].cpu() for j in range(k + 1)] if world.rank == 0 else None)
-        assert told is not None
+        problem, memory, held = plan.problem, Answers(), Held()
+        run = solve(plan, world, [memory, held, EndJob(world)])
+        k = run.iterations
+        told = world.share([answer.cpu() for answer in memory.answers if answer is not None])
         if self.truth is None:
             self.truth = told[-1]
-        live: Counter[int] = sum(world.gather(held), Counter())
-        tallies = world.gather((Tally.of(events, k), events.sent_bytes, counts(events)))
-        made = sum((one for _, _, one in tallies), Counter[tuple[int, int]]())
+        live: Counter[int] = sum(world.gather(held.tensors), Counter())
+        tallies = world.gather((run.sent_bytes, counts(run.events)))
+        made = sum((one for _, one in tallies), Counter[tuple[int, int]]())
         low, high = problem.stop_rule.data_range
         differences = [(answer - self.truth).double() for answer in told]
         size = float(self.truth.double().norm())
@@ -156,16 +139,16 @@ class Bench:
         errors = [norm / size if size else inf if norm else 0.0 for norm in norms]
         self._done[name] = Measured(
             rounds=k,
-            deep=solution.clock.deep,
-            evaluations=sum(tally.evaluations for tally, _, _ in tallies),
+            deep=run.evaluations_deep,
+            evaluations=run.evaluations,
             held=max(live.values()),
-            bytes=sum(sent for _, sent, _ in tallies),
-            wall=solution.wall_time,
+            bytes=sum(sent for sent, _ in tallies),
+            wall=run.wall_time,
             error=errors[-1],
             worst=float(differences[-1].abs().max()),
             mean=float(differences[-1].abs().mean()) * 255 / (high - low),
             tolerance=problem.tolerance,
-            converged=solution.outcome.converged,
+            converged=run.converged,
             in_a_row=[made[key] for key in sorted(made)],
             errors=errors,
         )
@@ -217,9 +200,19 @@ class Bench:
         return dataclasses.replace(found, tolerance=None)
 
 
-def counts(events: EventLog) -> Counter[tuple[int, int]]:
+class Held(Output):
+    """Counts the tensors of the checkpoint of each iteration that this rank keeps."""
+
+    def __init__(self) -> None:
+        self.tensors: Counter[int] = Counter()
+
+    def state(self, n: int, k: int, state: Tensor | None) -> None:
+        """Count those of a column."""
+        self.tensors[k] += 0 if state is None else len(state)
+
+
+def counts(table: NDArray[Any]) -> Counter[tuple[int, int]]:
     """Evaluations of this rank by iteration, and by their place in the step of a column."""
-    table = events.table()
     made = table[np.isin(table["kind"], EVALUATION_KINDS)]
     steps = Counter(zip(made["iteration"].tolist(), made["slice"].tolist(), strict=True))
     return Counter((k, stage) for (k, _), stages in steps.items() for stage in range(stages))

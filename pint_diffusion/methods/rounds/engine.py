@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Generator, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -79,21 +80,14 @@ class Window(NamedTuple):
     states: list[Tensor]
 
 
-def picard(make: Callable[..., Sweep], runtime: Runtime, problem: Problem, **options: Any) -> None:
-    """Start the coroutines of this rank.
+def rounds(sweep: Sweep, problem: Problem) -> Callable[[Runtime], None]:
+    """Return what starts the coroutines of a rank on its runtime."""
+    return partial(picard, sweep, problem)
 
-    Parameters
-    ----------
-    make : callable
-        ``make(problem, **options)`` makes the sweep.
-    runtime : Runtime
-        Of this rank.
-    problem : Problem
-        What is sampled.
-    **options
-        Of the method.
-    """
-    sweep, walk, columns = make(problem, **options), problem.fine, problem.columns
+
+def picard(sweep: Sweep, problem: Problem, runtime: Runtime) -> None:
+    """Start the coroutines of this rank."""
+    walk, columns = problem.fine, problem.columns
     steps, samples, ranks = walk.grid.steps, len(problem.noise), range(problem.ranks)
     outputs = Layout(
         (most_evaluations(walk), samples, *problem.output_shape),
@@ -151,7 +145,9 @@ def picard(make: Callable[..., Sweep], runtime: Runtime, problem: Problem, **opt
         while True:
             keep(k, windows, preview)
             if runtime.rank == 0:
-                problem.watch(columns, k, torch.from_numpy(changes[-1]) if changes else None)
+                told = changes[-1] if changes else None
+                if await runtime.answer(k, preview, told):
+                    return runtime.finish(outcome(k, changes))
             under_way = [window for window in windows if window.begin < steps]
             if not under_way or k >= problem.max_iterations:
                 break

@@ -16,22 +16,21 @@ step from the point.
 
 from __future__ import annotations
 
-from functools import partial
 from itertools import pairwise
-from typing import Any
+from typing import ClassVar
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
-from pint_diffusion.errors import InputError
 from pint_diffusion.grid.level import noise_into
-from pint_diffusion.methods.method import Method, points
 from pint_diffusion.methods.problem import Problem
-from pint_diffusion.methods.rounds.engine import picard
+from pint_diffusion.methods.rounds.engine import Sweep
+from pint_diffusion.methods.rounds.method import MethodWithWindow, refuse_history
 from pint_diffusion.methods.rounds.tape import Lane
 
 
-class ParaDiGMS:
+class Increments:
     """The sweep.
 
     Parameters
@@ -73,22 +72,25 @@ class ParaDiGMS:
         return states + states[-1:] * more, done.tolist()
 
 
-def refuse_history(problem: Problem, **_: Any) -> None:
-    """Refuse a multistep solver: what is carried is not a sum of increments."""
-    if problem.fine.solver.history:
-        raise InputError(
-            f"--method paradigms adds up the steps of a one-step solver, and {problem.fine.name} "
-            "carries a history: take another solver or method"
-        )
+class ParaDiGMS(MethodWithWindow):
+    """ParaDiGMS: a sliding window of Picard iterations."""
 
+    name: ClassVar[str] = "paradigms"
+    unit: ClassVar[str] = "of the noise of a DDPM step"
 
-PARADIGMS = Method(
-    partial(picard, ParaDiGMS),
-    options={"window": 32},
-    tolerance=0.1,
-    unit="of the noise of a DDPM step",
-    rounds=True,
-    columns=points,
-    check=refuse_history,
-)
-"""The method."""
+    tolerance: float = Field(
+        0.1,
+        ge=0,
+        le=1e100,
+        allow_inf_nan=False,
+        description="how far a point may move in a round and still be done, root mean square, in "
+        "the noise that DDPM adds in the step to it; with 0 the answer is exact",
+    )
+
+    def check(self, problem: Problem) -> None:
+        """Refuse a multistep solver: what is carried is not a sum of increments."""
+        refuse_history(self, problem, "adds up the steps of a one-step solver")
+
+    def sweep(self, problem: Problem) -> Sweep:
+        """Make the sweep."""
+        return Increments(problem, window=self.window)

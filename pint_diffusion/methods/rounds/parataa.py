@@ -23,24 +23,23 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import ClassVar
 
 import torch
+from pydantic import Field, PositiveInt
 from torch import Tensor
 
 from pint_diffusion.errors import InputError
 from pint_diffusion.grid.level import noise_into
-from pint_diffusion.methods.method import Method, points
 from pint_diffusion.methods.problem import Problem
-from pint_diffusion.methods.rounds.engine import picard
+from pint_diffusion.methods.rounds.engine import Sweep
+from pint_diffusion.methods.rounds.method import MethodWithWindow, refuse_history
 from pint_diffusion.methods.rounds.tape import Lane
-from pint_diffusion.methods.rounds.warm_start import trajectory
 from pint_diffusion.solvers.linear import frozen_growth
 
 
-class ParaTAA:
+class Triangular:
     """The sweep. With a point it keeps X and R of the last m - 1 rounds, NaN where there is none.
 
     Parameters
@@ -58,8 +57,9 @@ class ParaTAA:
     noise_tolerance : float, optional
         Limit in units of the noise that DDPM adds in the step to a point; the greater limit holds.
         The tolerance if not given.
-    warm_start : Path, optional
-        Run on whose trajectory the points begin; as copies of the noise if not given.
+    guess : sequence of Tensor, optional
+        States (S, *shape) of points 0 .. N on which the iteration begins; copies of the noise if
+        not given.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class ParaTAA:
         memory: int,
         ridge: float,
         noise_tolerance: float | None,
-        warm_start: Path | None,
+        guess: Sequence[Tensor] | None,
     ) -> None:
         self.window, self.order, self.ridge = window, order, ridge
         self.own = 2 * (memory - 1)
@@ -83,7 +83,7 @@ class ParaTAA:
             *(max(tolerance, share * noise_into(*levels[i : i + 2])) for i in steps),
         ]
         self.growth = [frozen_growth(problem.fine, i) if i else 0.0 for i in steps]
-        self.guess = trajectory(problem, warm_start)[1:-1] if warm_start else None
+        self.guess = None if guess is None else list(guess[1:-1])
 
     def stop(self, begin: int) -> int:
         """Return the end of a window."""
@@ -173,51 +173,69 @@ class Anderson:
         return (gamma.permute(1, 0, 2) * (dx + dr)).sum(dim=0).view_as(x)
 
 
-def check(
-    problem: Problem,
-    *,
-    window: int,
-    noise_tolerance: float | None,
-    warm_start: Path | None,
-    **_: Any,
-) -> None:
-    """Refuse what can't be solved, or not so.
+class ParaTAA(MethodWithWindow):
+    """ParaTAA: fixed-point iterations on a window with triangular Anderson acceleration."""
 
-    Raises
-    ------
-    InputError
-        If the solver is a multistep one, if the tolerance is 0 and the other one is not, or if
-        there is no trajectory to begin on.
-    """
-    if problem.fine.solver.history:
-        raise InputError(
-            f"--method parataa takes steps of a one-step solver together, and {problem.fine.name} "
-            "carries a history: take another solver or method"
-        )
-    if problem.tolerance == 0 and noise_tolerance:
-        raise InputError(
-            f"--tolerance 0 asks for the exact answer, and --noise-tolerance {noise_tolerance:g} "
-            "lets points end before: leave one of them out"
-        )
-    if warm_start is not None:
-        if window < problem.grid.steps:
+    name: ClassVar[str] = "parataa"
+    unit: ClassVar[str] = "root mean square residual"
+
+    window: PositiveInt = Field(100, description="most points evaluated at once")
+    order: PositiveInt = Field(20, le=10_000, description="steps that a map makes again, k")
+    memory: PositiveInt = Field(2, le=100, description="rounds that an update is made of, m")
+    ridge: float = Field(
+        1e-3, gt=0, allow_inf_nan=False, description="regularization of the updates, lambda"
+    )
+    noise_tolerance: float | None = Field(
+        None,
+        ge=0,
+        le=1e100,
+        allow_inf_nan=False,
+        description="limit of a residual in units of the noise of a DDPM step, where that is the "
+        "greater one; the tolerance if not given",
+    )
+    warm_start: Path | None = Field(
+        None, description="folder of a run on whose trajectory the points begin"
+    )
+    tolerance: float = Field(
+        1e-3,
+        ge=0,
+        le=1e100,
+        allow_inf_nan=False,
+        description="root mean square residual of a point that is done; with 0 the answer is exact",
+    )
+
+    @property
+    def extra_tensors(self) -> int:  # type: ignore[override]
+        """X and R of the last m - 1 rounds."""
+        return 2 * (self.memory - 1)
+
+    @property
+    def begins_on(self) -> Path | None:
+        """Run on whose trajectory the points begin."""
+        return self.warm_start
+
+    def check(self, problem: Problem) -> None:
+        """Refuse a multistep solver, and options that contradict one another."""
+        refuse_history(self, problem, "takes steps of a one-step solver together")
+        if self.tolerance == 0 and self.noise_tolerance:
             raise InputError(
-                f"--warm-start needs a window that holds all {problem.grid.steps} steps, and "
-                f"--window is {window}: raise it"
+                f"`tolerance` 0 asks for the exact answer, and `noise_tolerance` "
+                f"{self.noise_tolerance:g} lets points end before: leave one of them out"
             )
-        trajectory(problem, warm_start)
+        if self.warm_start is not None and self.window < problem.grid.steps:
+            raise InputError(
+                f"`warm_start` needs a window that holds all {problem.grid.steps} steps, and "
+                f"`window` is {self.window}: raise it"
+            )
 
-
-PARATAA = Method(
-    partial(picard, ParaTAA),
-    options={
-        **{"window": 100, "order": 20, "memory": 2, "ridge": 1e-3},
-        **dict.fromkeys(("noise_tolerance", "warm_start")),
-    },
-    tolerance=1e-3,
-    unit="root mean square residual",
-    rounds=True,
-    columns=points,
-    check=check,
-)
-"""The method."""
+    def sweep(self, problem: Problem) -> Sweep:
+        """Make the sweep."""
+        return Triangular(
+            problem,
+            window=self.window,
+            order=self.order,
+            memory=self.memory,
+            ridge=self.ridge,
+            noise_tolerance=self.noise_tolerance,
+            guess=problem.guess,
+        )

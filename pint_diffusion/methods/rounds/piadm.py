@@ -17,18 +17,20 @@ through all of them, so that a block has its new left boundary in the round in w
 
 from __future__ import annotations
 
-from functools import partial
 from itertools import pairwise
-from typing import Any, Literal
+from math import ceil
+from typing import ClassVar, Literal
 
 import torch
+from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor
 
 from pint_diffusion.errors import InputError
 from pint_diffusion.grid import TimeGrid
-from pint_diffusion.methods.method import Method
+from pint_diffusion.methods.method import Sliced
 from pint_diffusion.methods.problem import Problem
-from pint_diffusion.methods.rounds.engine import picard
+from pint_diffusion.methods.rounds.engine import Sweep
+from pint_diffusion.methods.rounds.method import MethodInRounds
 from pint_diffusion.methods.rounds.tape import SLOPES, Lane
 
 Schedule = Literal["blocks", "diagonal"]
@@ -111,29 +113,66 @@ class Blocks:
         return next((b for b in self.bounds if b > i), i + 1)
 
 
-def most_points(grid: TimeGrid, *, schedule: Schedule, **_: Any) -> int:
-    """Columns: the longest block, or all points."""
-    if schedule == "diagonal":
-        return grid.steps
-    return max(end - first for first, end in pairwise(grid.bounds))
+class PIADM(Sliced, MethodInRounds):
+    """PIADM: Picard sweeps over blocks, one after the other or staggered."""
 
+    name: ClassVar[str] = "piadm"
+    unit: ClassVar[str] = "of half the data range"
 
-def check(problem: Problem, *, freeze: Freeze | None, **_: Any) -> None:
-    """Refuse to freeze what is no single state."""
-    if freeze == "increments" and problem.fine.solver.history:
-        raise InputError(
-            f"--freeze increments is for one-step solvers, and {problem.fine.name} carries a "
-            "history: freeze something else"
-        )
+    schedule: Schedule = Field(
+        "blocks",
+        description="when a block begins: when the one before has ended (blocks), or a round later "
+        "than it (diagonal)",
+    )
+    freeze: Freeze | None = Field(
+        None,
+        description="what of the network's answer stays while a sweep moves a state; x0 if the "
+        "solver draws noise, else v",
+    )
+    sweeps: PositiveInt | None = Field(
+        None, description="sweeps of every block, instead of the tolerance"
+    )
+    tolerance: float = Field(
+        1e-3,
+        ge=0,
+        le=1e100,
+        allow_inf_nan=False,
+        description="how far a point may move in a round in a block that has ended, root mean "
+        "square, in half the data range; with 0 the answer is exact",
+    )
 
+    @model_validator(mode="after")
+    def _one_end_of_blocks(self) -> PIADM:
+        if self.sweeps is not None and "tolerance" in self.model_fields_set:
+            raise ValueError(
+                f"`sweeps` {self.sweeps} ends every block whatever moves, and `tolerance` "
+                f"{self.tolerance:g} when nothing moves by more: give one of the two"
+            )
+        return self
 
-PIADM = Method(
-    partial(picard, Blocks),
-    options={"schedule": "blocks", "freeze": None, "sweeps": None},
-    tolerance=1e-3,
-    unit="of half the data range",
-    rounds=True,
-    columns=most_points,
-    check=check,
-)
-"""The method."""
+    def check(self, problem: Problem) -> None:
+        """Refuse to freeze what is no single state."""
+        solver = problem.fine.solver
+        if self.freeze == "increments" and solver.history:
+            raise InputError(
+                f"`freeze` increments is for one-step solvers, and {solver.name} carries a "
+                "history: freeze something else"
+            )
+
+    def columns(self, grid: TimeGrid) -> int:
+        """Return the points of the longest block, or all on the diagonal."""
+        if self.schedule == "diagonal":
+            return grid.steps
+        return max(end - first for first, end in pairwise(grid.bounds))
+
+    def most_points(self, steps: int, slices: int) -> int:
+        """Return the points of a block, or all on the diagonal."""
+        return steps if self.schedule == "diagonal" else ceil(steps / slices)
+
+    def held_states(self, steps: int, slices: int, ranks: int, history: int) -> int:
+        """Return the states of a window; see `MethodInRounds`."""
+        return MethodInRounds.held_states(self, steps, slices, ranks, history)
+
+    def sweep(self, problem: Problem) -> Sweep:
+        """Make the sweep."""
+        return Blocks(problem, schedule=self.schedule, freeze=self.freeze, sweeps=self.sweeps)

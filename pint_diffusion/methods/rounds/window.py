@@ -21,16 +21,17 @@ A step has settled when no state that its network was asked for is further, root
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from math import exp, log
+from typing import ClassVar
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from pint_diffusion.grid import Level
-from pint_diffusion.methods.method import Method, points
 from pint_diffusion.methods.problem import Problem
-from pint_diffusion.methods.rounds.engine import picard
+from pint_diffusion.methods.rounds.engine import Sweep
+from pint_diffusion.methods.rounds.method import MethodWithWindow
 from pint_diffusion.methods.rounds.tape import Lane, Tape
 from pint_diffusion.numerics.prediction import Prediction
 from pint_diffusion.numerics.sums import folded
@@ -46,7 +47,7 @@ LEAST = 1e-6
 """1 - s kappa is kept between this and 1 less this."""
 
 
-class Window:
+class Secant:
     """The sweep.
 
     Parameters
@@ -183,12 +184,22 @@ def ahead(
     return states
 
 
-WINDOW = Method(
-    partial(picard, Window),
-    options={"window": 32},
-    tolerance=1e-3,
-    unit="of half the data range",
-    rounds=True,
-    columns=points,
-)
-"""The method."""
+class Window(MethodWithWindow):
+    """The window method: a sliding window with a secant slope and a predictor ahead of it."""
+
+    name: ClassVar[str] = "window"
+    unit: ClassVar[str] = "of half the data range"
+    extra_tensors: ClassVar[int] = Secant.own
+
+    tolerance: float = Field(
+        1e-3,
+        ge=0,
+        le=1e100,
+        allow_inf_nan=False,
+        description="about the error of a sample, root mean square, in half the data range; with 0 "
+        "the answer is exact",
+    )
+
+    def sweep(self, problem: Problem) -> Sweep:
+        """Make the sweep."""
+        return Secant(problem, window=self.window)

@@ -13,7 +13,7 @@ from pint_diffusion.runtime.requests import Clock, Key
 
 
 class Control(IntEnum):
-    """Messages that carry no value, told apart by the place of a cells index."""
+    """Messages of ranks to one another, told apart by the place of a cells index."""
 
     STOP = -1
     """Iteration k has the answer; everything under way is speculation beyond it."""
@@ -27,6 +27,8 @@ class Control(IntEnum):
     """Iteration k is to be written by every rank."""
     PASS = -6
     """Iteration k is not to be written."""
+    ANSWER = -7
+    """The answer of iteration k, for those who watch on other ranks; has a value."""
 
 
 @dataclass(frozen=True)

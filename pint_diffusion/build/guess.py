@@ -37,14 +37,14 @@ def trajectory(problem: Problem, run: Path) -> list[Tensor]:
         or number.
     """
     record, wanted = read_run(run), tuple(problem.noise.shape)
-    if record.boundary is None or record.facts["method"] not in ("sequential", "parareal"):
+    if record.boundary is None or record.facts["column"] != "slice":
         raise InputError(
-            f"--warm-start {run} has kept no boundary states: give a run of --method sequential or "
-            "parareal that was not made with --keep final"
+            f"`warm_start` {run} has kept no boundary states: give a run of the method sequential "
+            "or parareal that was not made with `keep` final"
         )
     if record.samples.shape != wanted:
         raise InputError(
-            f"--warm-start {run} has samples of shape {record.samples.shape}, and this run of "
+            f"`warm_start` {run} has samples of shape {record.samples.shape}, and this run of "
             f"shape {wanted}: they must be the same"
         )
     known = _angles(record.alpha_bar[record.bounds])

@@ -1,0 +1,192 @@
+"""What the name of a model may stand for; light, so that a wrong name is told at once."""
+
+from __future__ import annotations
+
+import json
+import os
+import zipfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pint_diffusion.errors import InputError
+
+if TYPE_CHECKING:
+    import torch
+
+    from pint_diffusion.models.denoiser import Denoiser
+
+BUNDLED = Path(__file__).parent / "bundled"
+"""Folder of the checkpoint that comes with the package."""
+
+
+class Source:
+    """A kind of model; a subclass says which names it takes, and loads them.
+
+    Nothing but `load` imports anything heavy.
+
+    Attributes
+    ----------
+    form : str
+        How such a name looks, for error messages.
+    """
+
+    form = ""
+
+    def takes(self, spec: str) -> bool:
+        """Tell whether a name is of this kind."""
+        raise NotImplementedError
+
+    def check(self, spec: str) -> None:
+        """Check a name as far as that goes without loading anything.
+
+        Raises
+        ------
+        InputError
+            If what it names is not there.
+        """
+
+    def peek(self, spec: str) -> tuple[int, tuple[int, ...]]:
+        """Return bytes of the weights and shape of a sample; ``(0, ())`` if files do not tell.
+
+        Raises
+        ------
+        OSError, ValueError, LookupError, TypeError, zipfile.BadZipFile
+            If the files are not as they should be: whoever loads them will say why.
+        """
+        return 0, ()
+
+    def load(self, spec: str, device: torch.device, dtype: torch.dtype) -> Denoiser:
+        """Load the network.
+
+        Raises
+        ------
+        InputError
+            If what the name stands for can't be used.
+        """
+        raise NotImplementedError
+
+
+class Mixture(Source):
+    """A Gaussian mixture in an .npz file: ``gmm:FILE.npz``."""
+
+    form = "gmm:FILE.npz for a Gaussian mixture"
+
+    def takes(self, spec: str) -> bool:
+        """Tell whether the name begins with ``gmm:``."""
+        return spec.startswith("gmm:")
+
+    def check(self, spec: str) -> None:
+        """Look for the file."""
+        if not os.path.isfile(spec[4:]):
+            raise InputError(f"model {spec}: no such file; give gmm:FILE.npz")
+
+    def peek(self, spec: str) -> tuple[int, tuple[int, ...]]:
+        """Read the head of the array of means."""
+        import numpy as np
+
+        with zipfile.ZipFile(spec[4:]) as arrays, arrays.open("means.npy") as means:
+            np.lib.format.read_magic(means)
+            shape = np.lib.format.read_array_header_1_0(means)[0]
+        return Path(spec[4:]).stat().st_size, shape[1:]
+
+    def load(self, spec: str, device: torch.device, dtype: torch.dtype) -> Denoiser:
+        """Load the mixture, see `load_mixture`."""
+        from pint_diffusion.models.mixture import load_mixture
+
+        return load_mixture(spec[4:], device, dtype)
+
+
+class Checkpoint(Source):
+    """A diffusers UNet2DModel in a folder, or the bundled one."""
+
+    form = "the folder of a diffusers checkpoint"
+
+    def takes(self, spec: str) -> bool:
+        """Tell whether the name is a folder."""
+        return os.path.isdir(spec)
+
+    def peek(self, spec: str) -> tuple[int, tuple[int, ...]]:
+        """Read the network's configuration."""
+        folder = Path(spec)
+        if (folder / "unet").is_dir():
+            folder /= "unet"
+        whole = folder / "diffusion_pytorch_model.safetensors"
+        weights = [whole] if whole.is_file() else [*folder.glob("*-of-*.safetensors")]
+        config = json.loads((folder / "config.json").read_text())
+        edge, channels = config["sample_size"], int(config["in_channels"])
+        sides = [int(side) for side in (edge if isinstance(edge, list) else [edge, edge])]
+        return sum(file.stat().st_size for file in weights), (channels, *sides)
+
+    def load(self, spec: str, device: torch.device, dtype: torch.dtype) -> Denoiser:
+        """Load the network, see `load_checkpoint`."""
+        from pint_diffusion.models.checkpoint import load_checkpoint
+
+        return load_checkpoint(spec, device, dtype)
+
+
+class Factory(Source):
+    """A function of the user's own: ``module:factory`` or ``path/to/file.py:factory``."""
+
+    form = "module:factory (or path/to/file.py:factory)"
+
+    def takes(self, spec: str) -> bool:
+        """Tell whether the name has a colon."""
+        return ":" in spec
+
+    def check(self, spec: str) -> None:
+        """Check the form of the name, and look for the file."""
+        source, _, name = spec.rpartition(":")
+        is_file = source.endswith(".py")
+        words = [name] if is_file else [name, *source.split(".")]
+        if not all(word.isidentifier() for word in words):
+            raise InputError(f"model {spec!r}: is not of the form module:factory; {advice()}")
+        if is_file and not os.path.isfile(source):
+            raise InputError(f"model {spec}: there is no file {source}")
+
+    def load(self, spec: str, device: torch.device, dtype: torch.dtype) -> Denoiser:
+        """Call the factory, see `load_factory`."""
+        from pint_diffusion.models.factory import load_factory
+
+        return load_factory(spec, device, dtype)
+
+
+SOURCES: list[Source] = [Checkpoint(), Mixture(), Factory()]
+"""Kinds of models; the first one that takes a name has it."""
+
+
+def advice() -> str:
+    """Say what names of models there are."""
+    *forms, last = (source.form for source in SOURCES)
+    return f"leave it out for the bundled network, or give {', '.join(forms)}, or {last}"
+
+
+def find_source(spec: str | None) -> tuple[Source, str]:
+    """Return the kind of a model, and its name; None is the bundled network.
+
+    Raises
+    ------
+    InputError
+        If no kind takes the name, or if what it names is not there.
+    """
+    if spec is None:
+        if not os.path.isdir(BUNDLED):
+            raise InputError(f"{BUNDLED}: the bundled network is missing; install the package anew")
+        spec = str(BUNDLED)
+    for source in SOURCES:
+        if source.takes(spec):
+            source.check(spec)
+            return source, spec
+    found = "is a file" if os.path.isfile(spec) else "no such directory"
+    raise InputError(f"model {spec!r}: {found}; {advice()}")
+
+
+def peek(spec: str | None) -> tuple[int, tuple[int, ...]]:
+    """Bytes of a model's weights and shape of its samples, from its files, nothing loaded.
+
+    ``(0, ())`` where the files do not tell, or can't be read: whoever loads them will say why.
+    """
+    try:
+        source, name = find_source(spec)
+        return source.peek(name)
+    except (InputError, OSError, ValueError, LookupError, TypeError, zipfile.BadZipFile):
+        return 0, ()
