@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine, Generator, Sequence
+from collections.abc import Callable, Collection, Coroutine, Generator, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -123,6 +123,9 @@ class Runtime:
         self._last_call = 0.0
         self._calls = 0
         self._stopped = False
+        self._last: int | None = None  # iteration of the answer, once it is known
+        self._promised: Callable[[int], Collection[int]] = lambda k: ()
+        self._recorded: dict[int, int] = {}  # column -> iteration
 
     # ---- what methods use ------------------------------------------------------------------
 
@@ -146,8 +149,19 @@ class Runtime:
             self._ready.append((Task(work(*args), clock), None))
 
     def keep(self, n: int, k: int, value: Tensor) -> None:
-        """Record column ``n`` of iteration ``k``, which every rank has, on this one."""
+        """Record column ``n`` of iteration ``k`` on this rank; in the order of iterations."""
         self._outputs.state(n, k, value)
+        self._recorded[n] = k
+        if self._last is not None:
+            self._end_after(self._last)
+
+    def keeps(self, columns: Callable[[int], Collection[int]]) -> None:
+        """Promise that this rank will `keep` the columns ``columns(k)`` of iteration k.
+
+        When the run is finished after iteration k, this rank goes on until it has done so. The
+        method sees to it that it can, with what other ranks make before they have kept theirs.
+        """
+        self._promised = columns
 
     def boundary(self, n: int, k: int) -> None:
         """Tell the outputs that boundary state u_n^k, n < M, exists. Rank 0."""
@@ -161,13 +175,21 @@ class Runtime:
         return AnswerRequest(k, answer, change)
 
     def finish(self, outcome: Outcome) -> None:
-        """End the run on every rank; called on the one rank that knows the outcome."""
+        """End the run on every rank; called on the one rank that knows the outcome.
+
+        When `run` has returned, every rank has recorded what it keeps of the last iteration.
+        """
         assert self._current is not None
         self.outcome = outcome
         self.clock = self._current.clock
         self.finished_at = self._events.now()
-        self._tell_all(Control.STOP)
-        self._stopped = True
+        self._tell_all(Control.STOP, outcome.iterations)
+        self._end_after(outcome.iterations)
+
+    def _end_after(self, k: int) -> None:
+        """Stop this rank, once it has recorded what it has promised of iteration ``k``."""
+        self._last = k
+        self._stopped = all(self._recorded.get(n, -1) >= k for n in self._promised(k))
 
     # ---- the loop --------------------------------------------------------------------------
 
@@ -247,6 +269,8 @@ class Runtime:
 
     def _look(self) -> None:
         """See whether the outputs end the run; if this rank was asked to end, tell the others."""
+        if self._last is not None:
+            return  # it has ended: this rank records its last checkpoint
         try:
             self._outputs.check()
         except Interrupted:
@@ -340,18 +364,22 @@ class Runtime:
         if cells.made_on(key.n) != self.rank:
             raise RuntimeError(f"{key} is made on rank {cells.made_on(key.n)}, not {self.rank}")
         clock = self._current.clock
-        for rank in sorted(set(cells.read_on(key.n))):
-            if rank == self.rank:
-                self._deliver(cells, key, clock, data)
-            else:
-                self._transport.send(rank, Message(key, clock, data))
+        readers = set(cells.read_on(key.n))
+        others = sorted(readers - {self.rank})
+        if others:
+            self._transport.send(others, Message(key, clock, data))
+        if self.rank in readers:
+            self._deliver(cells, key, clock, data, data)
 
-    def _deliver(self, cells: Cells, key: Key, clock: Clock, data: Tensor | None) -> None:
+    def _deliver(
+        self, cells: Cells, key: Key, clock: Clock, data: Tensor | None, kept: Tensor | None
+    ) -> None:
+        """Hand a value to those who await it; ``kept`` has the same values, to be recorded."""
         if key in self._delivered:
             raise RuntimeError(f"{key} was made twice")
         self._delivered.add(key)
         if cells.kept_on is not None and cells.kept_on(key.n) == self.rank:
-            self._outputs.state(key.n, key.k, data)
+            self._outputs.state(key.n, key.k, kept)
         self._values[key] = (data, clock, cells.read_on(key.n).count(self.rank))
         for task in self._waiting.pop(key, []):
             self._hand_out(task, key)
@@ -371,7 +399,7 @@ class Runtime:
         for message in messages:
             key = message.key
             if key.cells == Control.STOP:
-                self._stopped = True
+                self._end_after(key.k)
             elif key.cells == Control.FAILURE:
                 raise PeerFailure(f"rank {key.n} failed")
             elif key.cells == Control.INTERRUPT:
@@ -380,25 +408,18 @@ class Runtime:
                 self._outputs.decided(key.k, key.cells == Control.WRITE)
             elif key.cells == Control.ANSWER:
                 assert self._shown is not None
-                answer = self._unpack(self._shown, message.data)
+                answer, _ = _unpacked(message.data, self._shown)
                 assert answer is not None
                 self._heard.append((key.k, answer))
             else:
                 cells = self._cells[key.cells]
-                self._deliver(cells, key, message.clock, self._unpack(cells.layout, message.data))
+                # Recorded is what has come, on the host: the device need not give it back.
+                self._deliver(cells, key, message.clock, *_unpacked(message.data, cells.layout))
         return bool(messages)
 
-    def _unpack(self, layout: Layout, raw: Tensor | None) -> Tensor | None:
-        if raw is None:
-            return None
-        shape, dtype, device = layout
-        return raw.view(dtype).view(shape).to(device, non_blocking=True)
-
     def _tell_all(self, control: Control, k: int = 0, data: Tensor | None = None) -> None:
-        message = Message(Key(control, self.rank, k), Clock(), data)
-        for rank in range(self.size):
-            if rank != self.rank:
-                self._transport.send(rank, message)
+        others = [rank for rank in range(self.size) if rank != self.rank]
+        self._transport.send(others, Message(Key(control, self.rank, k), Clock(), data))
 
     def _abandon(self) -> None:
         """Drop what is still speculation and drain the messages under way."""
@@ -410,3 +431,11 @@ class Runtime:
         self._waiting.clear()
         self._values.clear()
         self._transport.close()
+
+
+def _unpacked(raw: Tensor | None, layout: Layout) -> tuple[Tensor | None, Tensor | None]:
+    """Return a value that has arrived, on the device of its layout and on the host."""
+    if raw is None:
+        return None, None
+    host = raw.view(layout.dtype).view(layout.shape)
+    return host.to(layout.device, non_blocking=True), host

@@ -14,7 +14,7 @@ from helpers.runs import run, run_alone
 
 from pint_diffusion.grid import NoiseSchedule, Spacing
 from pint_diffusion.numerics.prediction import predict
-from pint_diffusion.runtime.world import World
+from pint_diffusion.runtime.world import LocalWorld
 
 PLACEMENTS = ["root", "slice"]
 
@@ -120,7 +120,7 @@ def test_evaluations_in_all_and_deep_are_those_of_the_formulas(
     bound = iterations * length + slices - iterations
     assert done.result.evaluations_deep == bound
     assert done.result.calls_deep >= bound
-    if world.comm is None and batching == "auto":
+    if world.size == 1 and batching == "auto":
         assert done.result.calls_deep == bound
 
 
@@ -187,7 +187,7 @@ def test_a_sample_does_not_depend_on_the_samples_beside_it(world, exact, placeme
 
 def test_one_process_that_evaluates_one_at_a_time_never_speculates(exact):
     """Oldest iteration first: nothing beyond the answer is evaluated while it is being made."""
-    done = run(World(), **exact, steps=88, slices=11, tolerance=0.05, placement="root")
+    done = run(LocalWorld(), **exact, steps=88, slices=11, tolerance=0.05, placement="root")
     k = done.outcome.iterations
     assert 1 < k < 11
     fine = sum((11 - p + 1) * 8 for p in range(1, k + 1))

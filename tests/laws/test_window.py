@@ -11,7 +11,7 @@ from pint_diffusion.grid import Level
 from pint_diffusion.methods.rounds.window import Line, logit, slope
 from pint_diffusion.models.mixture import GaussianMixture
 from pint_diffusion.numerics.prediction import Prediction
-from pint_diffusion.runtime.world import World
+from pint_diffusion.runtime.world import LocalWorld
 
 LEVELS = [Level(0.0, alpha_bar) for alpha_bar in (1e-5, 0.02, 0.4, 0.8, 0.9999)]
 
@@ -29,8 +29,8 @@ def test_of_gaussian_data_all_slopes_are_known_after_two_evaluations(solver, var
     """The first two rounds find the slopes, the third is exact, the fourth says so."""
     given = {"solver": solver, "steps": 20, "window": 20, "samples": 3, "dtype": "float64"}
     network = mixture(1, (1, 3, 2), [variance])
-    done = run(World(), network, **given, method="window", tolerance=1e-8)
-    walk = run(World(), network, **given | {"window": None}, method="sequential")
+    done = run(LocalWorld(), network, **given, method="window", tolerance=1e-8)
+    walk = run(LocalWorld(), network, **given | {"window": None}, method="sequential")
     assert done.outcome.iterations <= 4
     assert (done.answer - walk.answer).abs().max() < 1e-8
 
@@ -64,7 +64,7 @@ def test_a_sample_does_the_same_beside_others(mixture_file):
         "model": f"gmm:{mixture_file}", "method": "window", "window": 6, "steps": 30,
         "batching": "off",
     }  # fmt: skip
-    many, few = (run(World(), **given, samples=samples) for samples in (7, 2))
+    many, few = (run(LocalWorld(), **given, samples=samples) for samples in (7, 2))
     assert len(set(many.outcome.stopped_at)) > 1
     assert np.array_equal(few.outcome.stopped_at, many.outcome.stopped_at[:2])
     assert torch.equal(few.answer, many.answer[:2])
@@ -75,7 +75,7 @@ def test_of_a_mixture_as_large_as_a_picture_few_rounds_are_within_the_tolerance(
     """Goals set before it was built, for a relative error of 1e-3."""
     network = mixture(8, (3, 32, 32), np.geomspace(0.02, 0.3, 8))
     given = {"steps": 100, "samples": 2, "dtype": "float64"}
-    done = run(World(), network, **given, method="window", window=window, tolerance=6e-3)
-    walk = run(World(), network, **given, method="sequential")
+    done = run(LocalWorld(), network, **given, method="window", window=window, tolerance=6e-3)
+    walk = run(LocalWorld(), network, **given, method="sequential")
     assert (done.answer - walk.answer).norm() <= 1e-3 * walk.answer.norm()
     assert done.outcome.iterations <= most
