@@ -10,7 +10,7 @@ from collections.abc import Generator, Iterable
 from dataclasses import replace
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,14 +29,9 @@ from pint_diffusion.output import Answers, Output, Watch
 from pint_diffusion.result import Run
 from pint_diffusion.run import PATIENCE, Steps, begin, refuse_differences, solve
 from pint_diffusion.runtime.device import DTYPES, check_dtype, find_device
-from pint_diffusion.runtime.world import World, world_of
+from pint_diffusion.runtime.world import Communicator, World, world_of
 from pint_diffusion.solvers import DDIM, Solver
 from pint_diffusion.solvers.langevin import Corrector
-
-if TYPE_CHECKING:
-    from mpi4py import MPI
-
-Communicator: TypeAlias = "MPI.Comm | Literal['auto'] | None"
 
 
 def sample(
@@ -59,7 +54,7 @@ def sample(
     outputs: Iterable[Output | Watch] = (),
     gather: bool = False,
     verify: bool = False,
-    watchdog: float = PATIENCE,
+    watchdog: float | None = PATIENCE,
 ) -> Run:
     """Draw samples, parallel in time.
 
@@ -107,8 +102,8 @@ def sample(
         Give the samples to every rank, and not to rank 0 alone.
     verify : bool
         Run the sequential sampler on rank 0 too, for `Run.sequential`.
-    watchdog : float
-        Seconds of silence after which another rank is taken for lost.
+    watchdog : float, optional
+        Seconds of silence after which another rank is taken for lost; None: never.
 
     Returns
     -------
@@ -122,7 +117,7 @@ def sample(
     RunFailed
         On every rank of several, if one fails. In one process, what made it fail is raised itself.
     TransportError
-        If ranks have lost each other.
+        If ranks have lost each other, or if one has fallen silent.
     """
     what = (network, method, solver, steps, samples, seed, spacing, grid, noise, coarse, corrector)
     plan, world = _plan(comm, batching, dtype, device, *what)
@@ -159,7 +154,7 @@ def iterate(
     comm: Communicator = "auto",
     outputs: Iterable[Output | Watch] = (),
     gather: bool = False,
-    watchdog: float = PATIENCE,
+    watchdog: float | None = PATIENCE,
 ) -> Generator[tuple[int, Tensor], None, Run]:
     """Draw samples, and look at the answer of every iteration as soon as it is there.
 
