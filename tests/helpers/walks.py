@@ -7,7 +7,7 @@ import torch
 
 from pint_diffusion.grid import Level, SigmaSchedule, TimeGrid
 from pint_diffusion.models.mixture import GaussianMixture
-from pint_diffusion.numerics.prediction import predict
+from pint_diffusion.numerics.prediction import coefficients, predict
 from pint_diffusion.solvers import Propagator
 
 
@@ -40,7 +40,7 @@ class Study:
 
     def see(self, x, level):
         alpha_bar = torch.full((len(x),), level.alpha_bar, dtype=torch.float64)
-        return predict("epsilon", x, self.mixture(x, None, alpha_bar), alpha_bar)
+        return predict("epsilon", x, self.mixture(x, None, alpha_bar), *coefficients(x, alpha_bar))
 
     async def evaluate(self, x, level):
         return self.see(x, level)

@@ -17,7 +17,7 @@ from pint_diffusion.grid import Level
 from pint_diffusion.grid.level import noise_into
 from pint_diffusion.methods.rounds.parataa import Anderson
 from pint_diffusion.methods.rounds.warm_start import trajectory
-from pint_diffusion.numerics.prediction import Prediction, predict
+from pint_diffusion.numerics.prediction import Prediction, coefficients, predict
 from pint_diffusion.runtime.world import World
 from pint_diffusion.settings.run import Settings
 from pint_diffusion.solvers import SOLVERS
@@ -48,7 +48,9 @@ def test_order_1_and_memory_1_is_the_plain_fixed_point_to_the_bit(given, solver,
         def known(x, level):
             alpha_bar = torch.full((len(x),), level.alpha_bar, dtype=torch.float64)
             t = torch.full((len(x),), max(level.t, 0), dtype=x.dtype)
-            return predict(network.prediction, x, network(x, t, alpha_bar), alpha_bar)
+            return predict(
+                network.prediction, x, network(x, t, alpha_bar), *coefficients(x, alpha_bar)
+            )
 
         return walk.replay(known, x, (), i)[0]
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from pint_diffusion.grid import Level
-from pint_diffusion.numerics.prediction import Prediction, PredictionType, predict
+from pint_diffusion.numerics.prediction import Prediction, PredictionType, coefficients, predict
 from pint_diffusion.solvers import Propagator
 from pint_diffusion.solvers.solver import Past
 
@@ -120,7 +120,9 @@ def record(lane: Lane, j: int, returned: Tensor, kind: PredictionType) -> Tape:
 
     def known(x: Tensor, level: Level) -> Prediction:
         alpha_bar = torch.full((len(x),), level.alpha_bar, dtype=torch.float64, device=x.device)
-        stages.append(Stage(x, level, predict(kind, x, returned[len(stages)], alpha_bar)))
+        stages.append(
+            Stage(x, level, predict(kind, x, returned[len(stages)], *coefficients(x, alpha_bar)))
+        )
         return stages[-1].seen
 
     x, past = lane.walk.replay(known, lane.x(j), lane.past(j), lane.begin + j)
