@@ -10,11 +10,9 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple, get_args
 
-import torch
 from torch import Tensor
 
 from pint_diffusion.grid.level import Level
-from pint_diffusion.numerics.levels import as_column
 
 PredictionType = Literal["epsilon", "v", "sample", "flow", "denoised"]
 PREDICTION_TYPES: tuple[str, ...] = get_args(PredictionType)
@@ -97,10 +95,3 @@ def predict(kind: PredictionType, x: Tensor, output: Tensor, a: Tensor, s: Tenso
         z = x / (a + s)
         return Prediction(z - s / (a + s) * output, z + a / (a + s) * output)
     return Prediction(output, (x - a * output).div_(s))
-
-
-def coefficients(x: Tensor, alpha_bar: Tensor) -> tuple[Tensor, Tensor]:
-    """Signal and noise coefficient of rows at ``alpha_bar`` (R,), as `predict` takes them."""
-    alpha_bar = alpha_bar.double()
-    a, s = torch.sqrt(alpha_bar), torch.sqrt(1 - alpha_bar)
-    return as_column(a, x), as_column(s, x)

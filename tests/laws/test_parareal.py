@@ -11,9 +11,10 @@ import torch
 from helpers import reference
 from helpers.networks import Contraction
 from helpers.runs import run, run_alone
+from helpers.walks import coefficients
 
 from pint_diffusion.grid import NoiseSchedule, Spacing
-from pint_diffusion.numerics.prediction import coefficients, predict
+from pint_diffusion.numerics.prediction import predict
 from pint_diffusion.runtime.world import World
 
 PLACEMENTS = ["root", "slice"]

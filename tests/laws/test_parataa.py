@@ -9,6 +9,7 @@ import pytest
 import torch
 from helpers.networks import stiff
 from helpers.runs import run
+from helpers.walks import coefficients
 
 from pint_diffusion.build.plan import make_plan
 from pint_diffusion.commands.sample import run_job
@@ -17,7 +18,7 @@ from pint_diffusion.grid import Level
 from pint_diffusion.grid.level import noise_into
 from pint_diffusion.methods.rounds.parataa import anderson
 from pint_diffusion.methods.rounds.warm_start import trajectory
-from pint_diffusion.numerics.prediction import Prediction, coefficients, predict
+from pint_diffusion.numerics.prediction import Prediction, predict
 from pint_diffusion.runtime.world import World
 from pint_diffusion.settings.run import Settings
 from pint_diffusion.solvers import SOLVERS

@@ -15,6 +15,7 @@ import pytest
 import torch
 from helpers.checkpoints import CPU, save, tell, tiny_network
 from helpers.networks import Speaking
+from helpers.walks import coefficients
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -35,7 +36,6 @@ from pint_diffusion.models.factory import load_factory
 from pint_diffusion.models.mixture import GaussianMixture, load_mixture
 from pint_diffusion.numerics.prediction import (
     PREDICTION_TYPES,
-    coefficients,
     network_input,
     predict,
 )
