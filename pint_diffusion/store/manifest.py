@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Container
+from collections.abc import Container, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,7 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pint_diffusion.errors import InputError, StoreError
-from pint_diffusion.store.part import FOLDER, PartName, check_part, read_part, replace_file
+from pint_diffusion.store.part import (
+    FOLDER,
+    PartName,
+    check_part,
+    read_part,
+    replace_file,
+    sync_folder,
+)
 
 MANIFEST = "manifest.json"
 GENERATIONS = 2
@@ -99,7 +106,7 @@ class Manifest:
             raise InputError(f"{path} can't be read: {error}") from None
 
     def write(self) -> None:
-        """Replace the file."""
+        """Replace the file; the parts that it names are there after a crash too."""
         told: dict[str, Any] = {
             "rows": {
                 k: {str(part): slices for part, slices in parts.items()}
@@ -109,6 +116,8 @@ class Manifest:
             "writing": self.writing and self.writing._asdict(),
         }
         told["sha256"] = _digest(told)
+        if self.rows:
+            sync_folder(self.folder / FOLDER)
         replace_file(self.folder / MANIFEST, json.dumps(told, indent=1).encode())
 
     def extend(self) -> None:
@@ -125,12 +134,12 @@ class Manifest:
             if parts.keys() >= wanted.keys():
                 self.rows[k] = {parts[key]: where for key, where in wanted.items()}
 
-    def drop_old(self) -> None:
-        """Forget all but the newest iterations, and delete their files once that is written."""
-        old = sorted(self.rows)[:-GENERATIONS]
-        parts = [part for k in old for part in self.rows.pop(k)]
-        if parts:
-            self.write()
+    def forget_old(self) -> list[PartName]:
+        """Forget all but the newest iterations; `delete` their parts once that is written."""
+        return [part for k in sorted(self.rows)[:-GENERATIONS] for part in self.rows.pop(k)]
+
+    def delete(self, parts: Iterable[PartName]) -> None:
+        """Delete parts that no manifest names."""
         for part in parts:
             (self.folder / FOLDER / str(part)).unlink(missing_ok=True)
 
@@ -170,9 +179,7 @@ class Manifest:
         self.changes = self.changes[: max(k, 0)]
         self.write()
         kept = {part for parts in self.rows.values() for part in parts}
-        for part in parts_of(self.folder):
-            if part not in kept:
-                (self.folder / FOLDER / str(part)).unlink(missing_ok=True)
+        self.delete(part for part in parts_of(self.folder) if part not in kept)
 
 
 def needed(first: int, columns: int, ranks: int) -> dict[tuple[int, str], list[int]]:
