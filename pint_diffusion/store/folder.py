@@ -113,7 +113,7 @@ class Files(Output):
             self._keep_all = self._keep == "boundary" and plan.method.retires
             by_default = self._every is None and not plan.method.retires
             self._chooses = bool(self._every) or by_default
-            self._device = plan.evaluators[0].device
+            self._device, self._problem = plan.evaluators[0].device, plan.problem
             self._reserve = Reserve(self.path)
             world.agree(self._begin)
             columns = range(world.rank, master.columns, world.size)
@@ -198,6 +198,11 @@ class Files(Output):
         """Write column ``n`` of iteration ``k`` with the others of this rank."""
         self._writer.record(n, k, state)
 
+    def _is_last(self, k: int) -> bool:
+        """Whether round ``k`` has the answer: what follows, as --verify, may be killed."""
+        there = self._changes and (self._changes[-1] >= self._problem.grid.steps).all()
+        return bool(there) or k >= self._problem.max_iterations
+
     def answer(self, k: int, answer: Tensor, change: NDArray[np.float64] | None) -> None:
         """Write master and manifest anew, but between two iterations that are written."""
         self._told = k, answer
@@ -208,7 +213,7 @@ class Files(Output):
 
     def wants(self, k: int) -> bool | None:
         """Return whether every rank is to write iteration ``k``; None if they do so anyway."""
-        return self._due() if self._chooses else None
+        return self._due(k) if self._chooses else None
 
     def decided(self, k: int, wanted: bool) -> None:
         """Write iteration ``k``, or forget it."""
@@ -217,9 +222,9 @@ class Files(Output):
             if wanted and self._world.rank == 0:
                 self._writer.do(self._news(self._write_all))
 
-    def _due(self) -> bool:
+    def _due(self, k: int) -> bool:
         if self._every is None:
-            return self._writer.rested
+            return self._is_last(k) or self._writer.rested
         now = time.monotonic()
         due = now - self._written >= self._every
         if due:
