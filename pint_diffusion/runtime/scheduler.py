@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Coroutine, Generator, Sequence
+from operator import attrgetter
 from typing import Any, Protocol
 
 import numpy as np
@@ -18,6 +19,7 @@ from torch import Tensor
 
 from pint_diffusion.errors import Interrupted, PeerFailure, TransportError
 from pint_diffusion.numerics.convergence import Outcome
+from pint_diffusion.numerics.prediction import Prediction
 from pint_diffusion.runtime.evaluator import Evaluator
 from pint_diffusion.runtime.events import Event, EventLog
 from pint_diffusion.runtime.requests import (
@@ -27,11 +29,14 @@ from pint_diffusion.runtime.requests import (
     EvaluateRequest,
     Key,
     Layout,
+    Together,
 )
 from pint_diffusion.runtime.transports.base import Control, Message, Transport
 
 PATIENCE = 0.5
 """A call may be held back by this share of the last call's length for a value that is due."""
+
+_order = attrgetter("request.order")
 
 LONGEST_SLEEP = 0.2
 """Seconds after which a rank that waits looks whether somebody asked it to end."""
@@ -63,6 +68,20 @@ class Task:
     def __init__(self, coroutine: Coroutine[Any, Any, None], clock: Clock) -> None:
         self.coroutine = coroutine
         self.clock = clock
+
+
+class Pending:
+    """An evaluation that a task awaits, and where the answer goes if it awaits several."""
+
+    __slots__ = ("answers", "at", "request", "task")
+
+    def __init__(
+        self, task: Task, request: EvaluateRequest, answers: list[Prediction | None], at: int = 0
+    ) -> None:
+        self.task = task
+        self.request = request
+        self.answers = answers
+        self.at = at
 
 
 class Runtime:
@@ -115,7 +134,9 @@ class Runtime:
         self._heard: deque[tuple[int, Tensor]] = deque()
         self._cells: list[Cells] = []
         self._ready: deque[tuple[Task, Any]] = deque()
-        self._pending: list[tuple[Task, EvaluateRequest]] = []
+        self._pending: list[Pending] = []
+        self._open: tuple[Evaluator, list[Pending], float] | None = None
+        self._busy_until = 0.0
         self._waiting: dict[Key, list[Task]] = {}
         self._values: dict[Key, tuple[Tensor | None, Clock, int]] = {}
         self._delivered: set[Key] = set()
@@ -150,6 +171,7 @@ class Runtime:
 
     def keep(self, n: int, k: int, value: Tensor) -> None:
         """Record column ``n`` of iteration ``k`` on this rank; in the order of iterations."""
+        self._settle()
         self._outputs.state(n, k, value)
         self._recorded[n] = k
         if self._last is not None:
@@ -288,7 +310,11 @@ class Runtime:
             finally:
                 self._current = None
             if isinstance(request, EvaluateRequest):
-                self._pending.append((task, request))
+                self._pending.append(Pending(task, request, []))
+            elif isinstance(request, Together):
+                answers: list[Prediction | None] = [None] * len(request.requests)
+                for at, one in enumerate(request.requests):
+                    self._pending.append(Pending(task, one, answers, at))
             elif isinstance(request, AnswerRequest):
                 self._asking = task, request
             elif request.key in self._values:
@@ -296,21 +322,23 @@ class Runtime:
             else:
                 self._waiting.setdefault(request.key, []).append(task)
 
-    def _choose(self) -> list[tuple[Task, EvaluateRequest]]:
+    def _choose(self) -> list[Pending]:
         """Pick the evaluations of the next call, oldest iteration first.
 
         If all of them had better share their call with what a value from another rank sets off,
         wait a little for that value: two evaluations in one call instead of one after the other.
         """
         batch = self._oldest()
+        if self._batch_limit == 1:
+            return batch
         meet = {
-            request.meet.key
-            for _, request in batch
-            if request.meet is not None
-            and request.meet.remote
-            and request.meet.key not in self._delivered
+            pending.request.meet.key
+            for pending in batch
+            if pending.request.meet is not None
+            and pending.request.meet.remote
+            and pending.request.meet.key not in self._delivered
         }
-        if meet and len(meet) == len(batch) and self._batch_limit != 1:
+        if meet and len(meet) == len(batch):
             deadline = time.perf_counter() + PATIENCE * self._last_call
             while not (self._stopped or self._asking or meet <= self._delivered):
                 left = deadline - time.perf_counter()
@@ -319,32 +347,61 @@ class Runtime:
                 self._idle(left)
                 self._advance()
             batch = [] if self._stopped else self._oldest()
-        for _, request in batch:
-            request.meet = None
+        for pending in batch:
+            pending.request.meet = None
         return batch
 
-    def _oldest(self) -> list[tuple[Task, EvaluateRequest]]:
-        # Within an iteration first what other slices wait for, then the walks within slices.
-        self._pending.sort(key=lambda p: (p[1].ask.k, p[1].ask.kind == "fine", p[1].ask.n))
-        network = self._pending[0][1].ask.network if self._pending else 0
-        return [p for p in self._pending if p[1].ask.network == network][: self._batch_limit]
+    def _oldest(self) -> list[Pending]:
+        """Return what may go into the next call: evaluations of one network, in their order."""
+        pending = self._pending
+        if len(pending) > 1:
+            pending.sort(key=_order)
+        if len(self._evaluators) > 1 and pending:
+            network = pending[0].request.ask.network
+            pending = [one for one in pending if one.request.ask.network == network]
+        return pending[: self._batch_limit]
 
-    def _call(self, batch: list[tuple[Task, EvaluateRequest]]) -> None:
+    def _call(self, batch: list[Pending]) -> None:
         """Make one network call and wake the coroutines that asked for it."""
-        chosen = {id(request) for _, request in batch}
-        self._pending = [p for p in self._pending if id(p[1]) not in chosen]
+        self._settle()
+        if self._pending[: len(batch)] == batch:
+            del self._pending[: len(batch)]
+        else:
+            chosen = set(map(id, batch))
+            self._pending = [one for one in self._pending if id(one) not in chosen]
+        evaluator = self._evaluators[batch[0].request.ask.network]
         start = self._events.now()
-        network = batch[0][1].ask.network
-        predictions = self._evaluators[network]([request for _, request in batch])
-        stop = self._events.now()
-        self._last_call = stop - start
-        self._events.longest = max(self._events.longest, stop - start)
-        self._calls = 1 + max(self._calls, *(task.clock.calls for task, _ in batch))
-        for (task, request), prediction in zip(batch, predictions, strict=True):
-            ask = request.ask
-            self._events.add(Event(ask.n, ask.k, ask.kind, start, stop))
+        predictions = evaluator([pending.request for pending in batch])
+        self._open = evaluator, batch, start
+        if not evaluator.late:
+            self._settle()
+        self._calls = 1 + max(self._calls, *(pending.task.clock.calls for pending in batch))
+        for pending, prediction in zip(batch, predictions, strict=True):
+            answer: Any = prediction
+            if pending.answers:
+                pending.answers[pending.at] = prediction
+                if None in pending.answers:
+                    continue
+                answer = pending.answers
+            task = pending.task
             task.clock = Clock(task.clock.deep + 1, self._calls)
-            self._ready.append((task, prediction))
+            self._ready.append((task, answer))
+
+    def _settle(self) -> None:
+        """Look at what the last network call returned; nothing of it leaves this rank before."""
+        if self._open is None:
+            return
+        (evaluator, batch, start), self._open = self._open, None
+        seconds, stop = evaluator.check(), self._events.now()
+        if seconds:  # a GPU begins when the call before has ended, and its caller goes on at once
+            start = max(start, self._busy_until)
+            stop = start + seconds
+        self._busy_until = stop
+        self._last_call = stop - start
+        self._events.longest = max(self._events.longest, self._last_call)
+        for pending in batch:
+            ask = pending.request.ask
+            self._events.add(Event(ask.n, ask.k, ask.kind, start, stop))
 
     def _idle(self, timeout: float | None) -> None:
         """Sleep until something has arrived, or for ``timeout`` seconds, or until interrupted."""
@@ -360,6 +417,7 @@ class Runtime:
 
     def _put(self, cells: Cells, key: Key, data: Tensor | None) -> None:
         assert self._current is not None
+        self._settle()
         if cells.made_on(key.n) != self.rank:
             raise RuntimeError(f"{key} is made on rank {cells.made_on(key.n)}, not {self.rank}")
         clock = self._current.clock
@@ -422,7 +480,7 @@ class Runtime:
 
     def _abandon(self) -> None:
         """Drop what is still speculation and drain the messages under way."""
-        tasks = [task for task, _ in (*self._ready, *self._pending)]
+        tasks = [*(task for task, _ in self._ready), *(one.task for one in self._pending)]
         for task in (*tasks, *(t for waiting in self._waiting.values() for t in waiting)):
             task.coroutine.close()
         self._ready.clear()

@@ -11,6 +11,7 @@ import torch
 from helpers import reference
 from helpers.networks import Contraction
 from helpers.runs import run, run_alone
+from helpers.walks import coefficients
 
 from pint_diffusion.grid import NoiseSchedule, Spacing
 from pint_diffusion.numerics.prediction import predict
@@ -215,7 +216,9 @@ def test_where_the_coarse_solve_does_not_see_the_change_the_fine_one_is_taken_to
         x = done.boundary[k - 1, 7]
         for here, there in pairwise(levels[28:]):
             alpha_bar = torch.full((3,), here.alpha_bar, dtype=torch.float64)
-            x0, eps, *_ = predict("sample", x, network(x, None, alpha_bar), alpha_bar)
+            x0, eps, *_ = predict(
+                "sample", x, network(x, None, alpha_bar), *coefficients(x, alpha_bar)
+            )
             x = sqrt(there.alpha_bar) * x0 + sqrt(1 - there.alpha_bar) * eps
         assert not torch.equal(done.boundary[k, 7], done.boundary[k - 1, 7])
         assert torch.equal(done.boundary[k, 8], x)

@@ -9,19 +9,20 @@ import pytest
 import torch
 from helpers.networks import stiff
 from helpers.runs import run
-from pint_diffusion.methods.rounds.warm_start import trajectory
+from helpers.walks import coefficients
 
 from pint_diffusion.build.from_settings import plan_of
+from pint_diffusion.build.guess import trajectory
 from pint_diffusion.commands.sample import run_job
 from pint_diffusion.errors import InputError
 from pint_diffusion.grid import Level
 from pint_diffusion.grid.level import noise_into
-from pint_diffusion.methods.rounds.parataa import Anderson
+from pint_diffusion.methods.rounds.parataa import anderson
 from pint_diffusion.numerics.prediction import Prediction, predict
 from pint_diffusion.runtime.world import LocalWorld
 from pint_diffusion.settings.run import Settings
 from pint_diffusion.solvers import SOLVERS
-from pint_diffusion.solvers.linear import frozen_growth
+from pint_diffusion.solvers.response import Responses
 from pint_diffusion.store.master import read_run
 
 ONE_STEP = [name for name, solver in SOLVERS.items() if not solver.history]
@@ -48,7 +49,9 @@ def test_order_1_and_memory_1_is_the_plain_fixed_point_to_the_bit(given, solver,
         def known(x, level):
             alpha_bar = torch.full((len(x),), level.alpha_bar, dtype=torch.float64)
             t = torch.full((len(x),), max(level.t, 0), dtype=x.dtype)
-            return predict(network.prediction, x, network(x, t, alpha_bar), alpha_bar)
+            return predict(
+                network.prediction, x, network(x, t, alpha_bar), *coefficients(x, alpha_bar)
+            )
 
         return walk.replay(known, x, (), i)[0]
 
@@ -63,6 +66,7 @@ def test_order_1_and_memory_1_is_the_plain_fixed_point_to_the_bit(given, solver,
 def test_a_step_of_every_one_step_solver_is_affine_while_eps_stays(given, name):
     """Its growth A says what becomes of a move, in every step but from pure noise."""
     walk = plan_of(Settings(**given, solver=name), LocalWorld()).problem.fine
+    growth = Responses.of(walk).with_slope(lambda level: 0.0)[:, -1, 0]
     rng = torch.Generator().manual_seed(1)
     x, dx, eps, variance = (
         torch.randn(3, 1, 3, 2, generator=rng, dtype=torch.float64) for _ in range(4)
@@ -73,16 +77,16 @@ def test_a_step_of_every_one_step_solver_is_affine_while_eps_stays(given, name):
 
     for i in range(12):
         moved = walk.replay(known, x + dx, (), i)[0] - walk.replay(known, x, (), i)[0]
-        torch.testing.assert_close(moved, frozen_growth(walk, i) * dx, rtol=1e-9, atol=1e-9)
+        torch.testing.assert_close(moved, growth[i] * dx, rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("memory", [2, 3])
 def test_the_update_is_the_regularized_least_squares_one_of_all_points_so_far(memory):
     rng = torch.Generator().manual_seed(2)
-    ridge, anderson = 0.1, Anderson(0.1)
+    ridge = 0.1
     rows = torch.randn(4, 2 * memory, 2, 5, generator=rng, dtype=torch.float64)
-    for at in range(4):
-        made = anderson(rows[at, 0], rows[at, 1], rows[at, 2:])
+    changes = anderson(rows.transpose(0, 1), ridge)
+    for at, made in enumerate(changes):
         for s in range(2):
             far = rows[: at + 1, 1::2, s]
             dr = (far[:, :-1] - far[:, 1:]).transpose(0, 1).flatten(1).numpy()
@@ -95,11 +99,12 @@ def test_the_update_is_the_regularized_least_squares_one_of_all_points_so_far(me
 
 
 def test_points_of_which_nothing_is_known_and_numbers_beyond_the_ridge_take_the_plain_update():
-    x, far = torch.ones(1, 4, dtype=torch.float64), torch.full((1, 4), 2.0, dtype=torch.float64)
-    unknown = torch.full((4, 1, 4), torch.nan, dtype=torch.float64)
-    assert torch.equal(Anderson(1e-3)(x, far, unknown), torch.zeros_like(x))
-    line = torch.stack([x, 0 * far, x, -1e12 * far])
-    assert torch.equal(Anderson(1e-9)(x, 1e12 * far, line), torch.zeros_like(x))
+    x, far = torch.ones(1, 1, 4, dtype=torch.float64), torch.full((1, 1, 4), 2.0).double()
+    nothing = torch.full_like(x, torch.nan)
+    unknown = torch.stack([x, far, *[nothing] * 4])
+    assert torch.equal(anderson(unknown, 1e-3), torch.zeros_like(x))
+    line = torch.stack([x, 1e12 * far, x, 0 * far, x, -1e12 * far])
+    assert torch.equal(anderson(line, 1e-9), torch.zeros_like(x))
 
 
 @pytest.mark.parametrize("memory", [2, 4])

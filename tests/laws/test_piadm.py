@@ -85,19 +85,15 @@ def test_the_diagonal_ends_a_slice_in_every_round_after_the_first_slice(exact, s
     assert np.array_equal(done.outcome.changes[ended - 1 :, 0], np.arange(4, 25, 4))
 
 
-def test_slices_end_where_no_point_before_their_end_has_moved():
+@pytest.mark.parametrize(("settled", "slid"), [(1, 1), (2, 2), (3, 2), (5, 2), (6, 6), (8, 8)])
+def test_slices_end_where_no_point_before_their_end_has_moved(settled, slid):
+    """Of slices that end at points 3, 7 and 9, seen from point 1."""
     grid = make_grid(NoiseSchedule.ddpm_linear(), 9, 3, (0, 3, 7, 9))
     problem = SimpleNamespace(
         grid=grid, tolerance=0.1, half_range=1.0, fine=SimpleNamespace(solver=None)
     )
     sweep = Blocks(problem, schedule="diagonal", freeze="v", sweeps=None)
-    lane = SimpleNamespace(begin=1, tapes=range(8), x=lambda j: torch.zeros(4, 5))
-    moved = torch.full((9, 4), 0.09)
-    moved[1, 0] = 0.2  # an inner point of the first slice, which begins at point 0
-    moved[2, 1] = 0.2  # its end
-    moved[4, 2] = 0.2  # an inner point of the next one
-    states = [row[None, :, None].expand(1, 4, 5) for row in moved]
-    assert sweep._done(lane, states) == [1, 2, 2, 8]
+    assert sweep.slide(1, settled) == slid
 
 
 @pytest.mark.parametrize("schedule", ["blocks", "diagonal"])

@@ -62,7 +62,7 @@ def test_a_network_that_calls_exit_does_not_end_a_run_as_if_it_were_done(tmp_pat
 @pytest.mark.alone
 @pytest.mark.parametrize(
     ("method", "place"),
-    [("window", r"round 3, step \d+$"), ("chords", r"core \d, step \d+$")],
+    [("window", r"round 3, step \d+, sample \d+$"), ("chords", r"core \d, step \d+, sample \d+$")],
 )
 def test_nan_is_placed_in_the_words_of_the_method(tmp_path, capfd, method, place):
     """The 12th call of one evaluation; of a window of 4 points that is in round 3."""

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 from helpers import networks
+from pint_diffusion.commands.compare.devices import chords_on, parareal_on, rounds_on
 
 from pint_diffusion.commands.cli import main
 from pint_diffusion.commands.compare.command import compare
-from pint_diffusion.commands.compare.devices import chords_on, parareal_on, rounds_on
 from pint_diffusion.commands.compare.entries import FAMILIES
 from pint_diffusion.errors import StoreError
 from pint_diffusion.methods import METHODS
