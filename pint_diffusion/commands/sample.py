@@ -20,7 +20,8 @@ from pint_diffusion.runtime.device import keep_memory, set_threads
 from pint_diffusion.runtime.signals import listening
 from pint_diffusion.runtime.world import World
 from pint_diffusion.settings.run import Settings
-from pint_diffusion.store.folder import STREAM, Files
+from pint_diffusion.store.clear import STREAM
+from pint_diffusion.store.folder import Files
 from pint_diffusion.store.master import read_run
 from pint_diffusion.store.record import RunRecord
 
@@ -72,7 +73,7 @@ def run_job(
     if settings.warmup:
         with contextlib.suppress(PintError):  # the run itself will say where it went wrong
             warm_up(plan)
-    keep = settings.keep, settings.checkpoint_every
+    keep = settings.keep, settings.checkpoint_every or None
     files = Files(settings.out, settings.force, *keep, resume, settings.to_yaml())
     outputs: list[Output] = [files, ProgressBar()]
     if settings.stream:
