@@ -167,7 +167,7 @@ def _iterations(found: Inspection) -> list[str]:
     facts = found.facts
     points = facts["counts"] == "points"
     what, shown = ("round", "least step") if points else ("iteration", "worst change")
-    told = f"parts (tolerance {facts['tolerance']:g} {facts['unit']})"
+    told = f"parts (tolerance {facts['tolerance']:g} {facts['tolerance_unit']})"
     lines = ["", f"{what:<15}{shown:<15}{told}"]
     if first:
         lines.append(f"0 to {first - 1:<10} ...")
@@ -175,7 +175,7 @@ def _iterations(found: Inspection) -> list[str]:
         worst = ""
         if 0 < k <= len(found.change):
             row = found.change[k - 1]
-            worst = f"{row.min():g}" if points else f"{row.max():.3g} {facts['unit']}"
+            worst = f"{row.min():g}" if points else f"{row.max():.3g} {facts['tolerance_unit']}"
         lines.append(f"{k:<15}{worst:<15}{_parts_text(found, k)}".rstrip())
     return lines if last >= 0 else []
 

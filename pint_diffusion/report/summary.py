@@ -106,13 +106,14 @@ def _warnings(record: RunRecord) -> list[str]:
     if not _converged(record):
         missed = int((record.stopped_at == 0).sum())
         k, instead = int(facts["iterations"]), " or --tolerance"
-        did = f"never changed by less than {facts['tolerance']:g} {facts['unit']}"
+        did = f"never changed by less than {facts['tolerance']:g} {facts['tolerance_unit']}"
         if counts_points(record):
             did, instead = f"did not reach step {record.bounds[-1]}", ""
         lines.append(
             f"*** NOT CONVERGED after {k} {_unit(record, k)}: {missed} of "
             f"{_samples(len(record.samples))} {did}."
-            f"\n*** Raise --max-iterations ({facts['most']} are always enough){instead}."
+            f"\n*** Raise --max-iterations ({facts['enough_iterations']} are always enough)"
+            f"{instead}."
         )
     return lines
 
@@ -181,10 +182,11 @@ def _how_it_stopped(record: RunRecord) -> list[tuple[str, str]]:
         ending = "NOT CONVERGED"
     else:
         ending = f"done, {sweeps} sweeps of every slice" if sweeps else "converged"
-    tolerance = f"{facts['tolerance']:g} {facts['unit']}"
+    unit = facts["tolerance_unit"]
+    tolerance = f"{facts['tolerance']:g} {unit}"
     if sweeps:
         tolerance = "none, slices ended after their sweeps"
-    change = f"{record.change[-1].max():.3g} {facts['unit']} (worst sample), tolerance {tolerance}"
+    change = f"{record.change[-1].max():.3g} {unit} (worst sample), tolerance {tolerance}"
     rows = [
         (_unit(record), f"{k}, {ending}"),
         ("tolerance", tolerance) if counts_points(record) else (f"change at iteration {k}", change),

@@ -40,8 +40,9 @@ _VIRTUAL = ("boundary", "events")
 _NUMBER = (int, float)
 _NEEDED: dict[str, Any] = {
     **dict.fromkeys(("status", "config", "method", "coarse_solver", "fingerprint"), str),
-    **dict.fromkeys(("seed", "ranks", "threads", "segment", "resumed_after", "most"), int),
-    **dict.fromkeys(("mpi_library", "options", "unit", "counts", "column"), str),
+    **dict.fromkeys(("seed", "ranks", "threads", "segment", "resumed_after"), int),
+    "enough_iterations": int,
+    **dict.fromkeys(("mpi_library", "options", "tolerance_unit", "counts", "column"), str),
     **dict.fromkeys(("summed_noise", "retires", "iterates", "uses_coarse"), bool),
     "tolerance": _NUMBER,
 }
