@@ -9,8 +9,8 @@ from torch import Tensor
 def folded(values: Tensor, dim: int) -> Tensor:
     """Sum over ``dim`` by folding it in half until one entry is left.
 
-    These additions are elementwise. torch.sum picks its order of summation from the whole shape and
-    the number of threads, so a row's bits can depend on the rows beside it and on the host.
+    torch.sum picks its order of summation from the whole shape and the number of threads, so that
+    a row's bits can depend on the rows beside it and on the host; these additions are elementwise.
     """
     while (count := values.shape[dim]) > 1:
         half = count // 2
