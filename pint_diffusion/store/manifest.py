@@ -17,7 +17,7 @@ from pint_diffusion.store.part import FOLDER, PartName, check_part, read_part, r
 
 MANIFEST = "manifest.json"
 GENERATIONS = 2
-"""Number of complete iterations that stay on disk with ``--keep final``."""
+"""Number of complete iterations that stay on disk where a run keeps only the newest."""
 _WRONG = (
     OSError,
     ValueError,
@@ -178,7 +178,7 @@ class Manifest:
 
 
 def needed(first: int, columns: int, ranks: int) -> dict[tuple[int, str], list[int]]:
-    """Return the parts of an iteration with the columns from ``first`` on: (rank, group) -> their n.
+    """Return (rank, group) -> n of columns, for the parts of an iteration that begins at ``first``.
 
     The answer so far is one more column, in a part of its own.
     """

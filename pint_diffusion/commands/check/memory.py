@@ -1,4 +1,4 @@
-"""Memory: what is free, and what the network and the slices will hold at least."""
+"""Memory: the free bytes, and the least that the network and the slices will take."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MORE_STATES = 3
 """The noise, and one call's rows as they go in and come out."""
 
 TIGHT = 0.8
-"""Share of the free memory above which a run that fits is warned of."""
+"""Share of the free memory above which the check warns of a run that fits."""
 
 _GROUPS = ("/sys/fs/cgroup", "/sys/fs/cgroup/memory")
 _FILES = (("memory.max", "memory.current"), ("memory.limit_in_bytes", "memory.usage_in_bytes"))
@@ -69,7 +69,7 @@ def tensors_of(model: Any, depth: int = 3) -> Iterator[Tensor]:
 
 
 def memory(facts: Sequence[Facts]) -> Iterator[Finding]:
-    """Compare what the ranks of a host, or of a GPU, will hold at least with what is free."""
+    """Compare the least memory that the ranks of a host or of a GPU will take with the free one."""
     places: dict[tuple[str, str], list[Facts]] = {}
     for one in facts:
         places.setdefault((one.host, one.uuid), []).append(one)
