@@ -19,7 +19,7 @@ from pint_diffusion.build.from_settings import plan_of
 from pint_diffusion.numerics.convergence import StopRule
 from pint_diffusion.run import solve, solve_sequentially
 from pint_diffusion.runtime.events import EventLog
-from pint_diffusion.runtime.world import World
+from pint_diffusion.runtime.world import LocalWorld
 from pint_diffusion.settings.run import Settings, parse_run
 
 COLUMNS = ("k", "all", "median", "worst", "of 255", "change")
@@ -41,7 +41,7 @@ def errors_per_iteration(settings: Settings, denoiser=None):
         Wall time of the sequential sampler and of the iteration.
     """
     endless = Settings(**{**settings.model_dump(), "tolerance": 1e-300})
-    plan = plan_of(endless, World(), denoiser)
+    plan = plan_of(endless, LocalWorld(), denoiser)
     low, high = plan.problem.stop_rule.data_range
     rule = StopRule(settings.tolerance, (low, high))
     truth, seconds = solve_sequentially(plan)
@@ -52,7 +52,7 @@ def errors_per_iteration(settings: Settings, denoiser=None):
         if n == last:
             states[k] = x
 
-    solution = solve(plan, World(), EventLog(0), keep, lambda *_: None)
+    solution = solve(plan, LocalWorld(), EventLog(0), keep, lambda *_: None)
     assert solution is not None
     truth = truth.double().flatten(1)
     rows, state = [], None

@@ -23,7 +23,7 @@ from pint_diffusion.build.from_settings import plan_of
 from pint_diffusion.models.mixture import GaussianMixture
 from pint_diffusion.run import solve, solve_sequentially
 from pint_diffusion.runtime.events import EventLog
-from pint_diffusion.runtime.world import World
+from pint_diffusion.runtime.world import LocalWorld
 from pint_diffusion.settings.run import Settings
 
 SOLVERS = {"SDE": "ou_sde", "ODE": "ou_ode"}
@@ -43,9 +43,9 @@ def mixture(dimensions, components, distance, variance):
 def solved(network, **given):
     """Run PIADM; return rounds of every sample, most points and evaluations, answer, plan."""
     settings = Settings(dtype="float64", spacing="ou", final="least", method="piadm", **given)
-    plan = plan_of(settings, World(), network)
+    plan = plan_of(settings, LocalWorld(), network)
     states, events = {}, EventLog(0)
-    solution = solve(plan, World(), events, lambda n, k, x: states.update({(n, k): x}), watch)
+    solution = solve(plan, LocalWorld(), events, lambda n, k, x: states.update({(n, k): x}), watch)
     last = solution.outcome.iterations
     live = [
         sum(not torch.isnan(states[n, k]).all() for n in range(plan.problem.columns))
@@ -200,7 +200,7 @@ def laws(network, args):
                 dtype="float64", spacing="ou", final="least", method="sequential", samples=5000,
                 seed=seed, sigma_min=0.01, steps=args.steps, **given,
             )  # fmt: skip
-            plan = plan_of(settings, World(), network)
+            plan = plan_of(settings, LocalWorld(), network)
             found.append(solve_sequentially(plan)[0].numpy())
         if exact is None:
             level = plan.problem.grid.levels[-1]

@@ -15,7 +15,7 @@ from pathlib import Path
 from pint_diffusion.build.from_settings import plan_of
 from pint_diffusion.run import solve
 from pint_diffusion.runtime.events import EventLog
-from pint_diffusion.runtime.world import World
+from pint_diffusion.runtime.world import LocalWorld
 from pint_diffusion.settings.run import parse_run
 from pint_diffusion.solvers import SOLVERS
 
@@ -47,7 +47,7 @@ def main() -> None:
             if (name, str(steps)) in done:
                 continue
             settings = parse_run([*flags, *own, "--steps", str(steps)])
-            world = World()
+            world = LocalWorld()
             plan = plan_of(settings, world)
             solution = solve(plan, world, EventLog(0), lambda *_: None, lambda *_: None)
             outcome = solution.outcome

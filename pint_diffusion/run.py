@@ -20,8 +20,7 @@ from pint_diffusion.result import Run
 from pint_diffusion.runtime.events import EventLog, Tally
 from pint_diffusion.runtime.requests import Ask, Clock, Layout
 from pint_diffusion.runtime.scheduler import Runtime
-from pint_diffusion.runtime.transports.base import LocalTransport, Transport
-from pint_diffusion.runtime.world import World
+from pint_diffusion.runtime.world import LocalWorld, World
 
 PATIENCE = 10.0
 """Seconds of silence after which another rank is taken for lost, or twice its longest call."""
@@ -35,7 +34,7 @@ def solve(
     world: World,
     outputs: Iterable[Output | Watch] = (),
     verify: bool = False,
-    patience: float = PATIENCE,
+    patience: float | None = PATIENCE,
 ) -> Run:
     """Run a plan together with the other ranks, to its end.
 
@@ -49,8 +48,9 @@ def solve(
         Are told what happens, on every rank.
     verify : bool
         Run the sequential sampler on rank 0 afterwards.
-    patience : float
-        Seconds of silence after which another rank is taken for lost.
+    patience : float or None
+        Seconds of silence after which another rank is taken for lost, and TransportError is raised;
+        None: never.
 
     Raises
     ------
@@ -61,7 +61,7 @@ def solve(
     StoreError, InputError
         On every rank, if an output could not be opened or closed.
     TransportError
-        If the ranks can no longer agree on how to end.
+        If the ranks can no longer agree on how to end, or if one of them has fallen silent.
     """
     steps = begin(plan, world, outputs, verify, patience)
     while True:
@@ -77,7 +77,7 @@ def begin(
     world: World,
     outputs: Iterable[Output | Watch] = (),
     verify: bool = False,
-    patience: float = PATIENCE,
+    patience: float | None = PATIENCE,
     everywhere: bool = False,
 ) -> Steps:
     """Run a plan as `solve` does, answer by answer: rank 0 gets each as soon as it is there.
@@ -116,7 +116,7 @@ def _iterate(
     outputs: Outputs,
     events: EventLog,
     verify: bool,
-    patience: float,
+    patience: float | None,
     everywhere: bool,
 ) -> Steps:
     """Run the method and count what it took; fail alike on every rank."""
@@ -166,24 +166,16 @@ def _start(
     world: World,
     outputs: Outputs,
     events: EventLog,
-    patience: float,
+    patience: float | None,
     everywhere: bool,
 ) -> Runtime:
     """Start the clock on all ranks at once, and the coroutines of this one."""
-    transport: Transport = LocalTransport()
     problem = plan.problem
     start = plan.method.prepare(problem)
-    hosts = world.gather(world.host)
     world.barrier()
-    events.restart_clock()
     try:
-        if world.comm is not None:
-            from pint_diffusion.runtime.transports.mpi import MpiTransport
-            from pint_diffusion.runtime.transports.watchdog import Watchdog
-
-            pinned = plan.evaluators[0].device.type == "cuda"
-            watchdog = Watchdog(world.rank, hosts, patience, events, outputs.lost)
-            transport = MpiTransport(world.comm, events, pinned, watchdog)
+        device = plan.evaluators[0].device
+        transport = world.transport(events, device, patience, outputs.lost)
         shown = Layout(tuple(problem.noise.shape), problem.noise.dtype, problem.noise.device)
         runtime = Runtime(
             world.rank,
@@ -279,7 +271,7 @@ def solve_sequentially(plan: Plan, outputs: Iterable[Output | Watch] = ()) -> Ru
     """
     problem = dataclasses.replace(plan.problem, ranks=1, restart=None)
     alone = dataclasses.replace(plan, method=Sequential(), problem=problem)
-    return solve(alone, World(), outputs)
+    return solve(alone, LocalWorld(), outputs)
 
 
 class _Checks(Output):

@@ -15,7 +15,7 @@ from pydantic_settings import CliPositionalArg, SettingsConfigDict
 from pint_diffusion.commands.grid import grid_table, make_grid_file
 from pint_diffusion.errors import EXIT_NOT_CONVERGED, InputError, PintError
 from pint_diffusion.models import find_source
-from pint_diffusion.runtime.world import World, open_world, read_launcher
+from pint_diffusion.runtime.world import LocalWorld, World, open_world, read_launcher
 from pint_diffusion.settings.check import Check
 from pint_diffusion.settings.compare import Compare
 from pint_diffusion.settings.grid import GridSettings
@@ -71,13 +71,13 @@ class Inspect(FromCommandLine):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    world = World()
+    world: World = LocalWorld()
     launcher = read_launcher()
     speaks = launcher is None or launcher.rank == 0
 
     def open_once(transport: str) -> World:
         nonlocal world
-        world = open_world(transport)  # type: ignore[arg-type]
+        world = open_world(transport)
         return world
 
     try:

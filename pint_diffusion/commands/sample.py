@@ -10,6 +10,7 @@ import threading
 from pint_diffusion.build.from_settings import plan_of
 from pint_diffusion.build.plan import Plan
 from pint_diffusion.commands.check.quick import refuse_or_warn
+from pint_diffusion.commands.silence import EndJob
 from pint_diffusion.errors import InputError, Interrupted, PintError, StoreError
 from pint_diffusion.models.denoiser import Denoiser
 from pint_diffusion.output import Output
@@ -80,7 +81,13 @@ def run_job(
         outputs.append(Stream(settings.out / STREAM))
     with listening() as asked:
         try:
-            run = solve(plan, world, [*outputs, Asked(asked)], settings.verify, settings.watchdog)
+            run = solve(
+                plan,
+                world,
+                [*outputs, Asked(asked), EndJob(world)],
+                settings.verify,
+                settings.watchdog,
+            )
         except Interrupted as error:
             raise Interrupted(
                 f"{error} after iteration {world.share(files.reached)}; go on with "

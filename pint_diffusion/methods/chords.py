@@ -137,7 +137,7 @@ def chords(problem: Problem, starts: tuple[int, ...], runtime: Runtime) -> None:
     state = Layout(tuple(problem.noise.shape), problem.noise.dtype, problem.noise.device)
     jumps = runtime.cells(state, lambda c: owner(c - 1), lambda c: [owner(c)])
     ends = runtime.cells(state, owner, lambda c: [0])
-    kept = runtime.cells(state, owner, lambda c: [0])
+    runtime.keeps(lambda k: range(k + (runtime.rank - k) % problem.ranks, cores, problem.ranks))
 
     def jump(x: Tensor, seen: Prediction, i: int, j: int) -> Tensor:
         over = replace(walk, grid=TimeGrid((levels[i], levels[j]), (0, 1)))
@@ -167,7 +167,6 @@ def chords(problem: Problem, starts: tuple[int, ...], runtime: Runtime) -> None:
         while i < steps:
             if i in rows:
                 runtime.keep(cores - 1 - c, rows[i], torch.stack([x, taken]))
-                kept[c, rows[i]] = None
             seen = await ask(c, i)(x, levels[i])
             m, off = divmod(i - t[c], apart[c + 1])
             if off == 0 and i + apart[c + 1] <= steps:
@@ -188,8 +187,6 @@ def chords(problem: Problem, starts: tuple[int, ...], runtime: Runtime) -> None:
         while True:
             assert answer is not None
             runtime.keep(cores, k, torch.stack([answer, torch.zeros_like(answer)]))
-            for c in range(cores - k):
-                await kept[c, k]  # else a rank might be stopped before it has kept its columns
             stop = await runtime.answer(k, answer, changes[-1] if changes else None)
             last = stop or k >= problem.max_iterations
             if outcome := problem.outcome(changes, last, exact=k == cores):

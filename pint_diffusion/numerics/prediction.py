@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple, get_args
 
-import torch
 from torch import Tensor
 
 from pint_diffusion.grid.level import Level
@@ -50,10 +49,10 @@ def network_time(kind: PredictionType, level: Level) -> float:
     return level.sigma if kind == "denoised" else max(level.t, 0.0)
 
 
-def network_input(kind: PredictionType, x: Tensor, alpha_bar: Tensor) -> Tensor:
+def network_input(kind: PredictionType, x: Tensor, a: Tensor, s: Tensor) -> Tensor:
     """Return states (R, *shape) scaled for the network.
 
-    With a the signal and s the noise coefficient,
+    With a the signal and s the noise coefficient, as in `predict`,
 
     * a flow network lives on z = (1 - sigma) x0 + sigma eps, so z = x / (a + s);
     * a denoised network lives on y = x0 + sigma eps, so y = x / a.
@@ -62,11 +61,10 @@ def network_input(kind: PredictionType, x: Tensor, alpha_bar: Tensor) -> Tensor:
     """
     if kind not in ("flow", "denoised"):
         return x
-    a, s = _coefficients(x, alpha_bar)
     return x / (a + s) if kind == "flow" else x / a
 
 
-def predict(kind: PredictionType, x: Tensor, output: Tensor, alpha_bar: Tensor) -> Prediction:
+def predict(kind: PredictionType, x: Tensor, output: Tensor, a: Tensor, s: Tensor) -> Prediction:
     """Turn a network's output into (x0, eps).
 
     With a = sqrt(alpha_bar) and s = sqrt(1 - alpha_bar), x = a x0 + s eps:
@@ -84,14 +82,13 @@ def predict(kind: PredictionType, x: Tensor, output: Tensor, alpha_bar: Tensor) 
     x, output : Tensor, shape (R, *shape)
         States and network outputs, same floating dtype. An output with twice the channels,
         (R, 2 C, ...), has the learned variance as its second half.
-    alpha_bar : Tensor, shape (R,)
-        Level of each row. At zero, where flow begins, x0 does not follow from epsilon, and
-        denoised has no input.
+    a, s : Tensor, shape (R, 1, ...) or (1, 1, ...)
+        Signal and noise coefficient of each row, or of all, in the dtype of ``x``. At a = 0, where
+        flow begins, x0 does not follow from epsilon, and denoised has no input.
     """
     if output.shape[1] == 2 * x.shape[1]:
         output, variance = output.chunk(2, dim=1)
-        return predict(kind, x, output, alpha_bar)._replace(variance=variance)
-    a, s = _coefficients(x, alpha_bar)
+        return predict(kind, x, output, a, s)._replace(variance=variance)
     if kind == "epsilon":
         return Prediction((x - s * output).div_(a), output)
     if kind == "v":
@@ -100,12 +97,3 @@ def predict(kind: PredictionType, x: Tensor, output: Tensor, alpha_bar: Tensor) 
         z = x / (a + s)
         return Prediction(z - s / (a + s) * output, z + a / (a + s) * output)
     return Prediction(output, (x - a * output).div_(s))
-
-
-def _coefficients(x: Tensor, alpha_bar: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the signal and noise coefficient of each row, rounded once.
-
-    Near the clean end 1 - alpha_bar would lose three digits in float32.
-    """
-    alpha_bar = alpha_bar.double().view(-1, *[1] * (x.ndim - 1))
-    return torch.sqrt(alpha_bar).to(x.dtype), torch.sqrt(1 - alpha_bar).to(x.dtype)

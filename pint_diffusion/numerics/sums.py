@@ -13,8 +13,15 @@ def folded(values: Tensor, dim: int) -> Tensor:
     a row's bits can depend on the rows beside it and on the host; these additions are elementwise.
     """
     while (count := values.shape[dim]) > 1:
-        half = count // 2
-        sums = values.narrow(dim, 0, half) + values.narrow(dim, half, half)
-        rest = values.narrow(dim, 2 * half, count - 2 * half)
-        values = torch.cat([sums, rest], dim) if count % 2 else sums
+        low, high, *odd = values.split(count // 2, dim)
+        values = low + high
+        if odd:
+            first, others = values.split([1, count // 2 - 1], dim)
+            values = torch.cat([first + odd[0], others], dim) if count > 3 else first + odd[0]
     return values.squeeze(dim)
+
+
+def mean_square(x: Tensor, dims: int) -> Tensor:
+    """Mean of the squares over all but the first ``dims`` dimensions, in float64."""
+    x = x.double().flatten(dims)
+    return folded(x * x, dims) / x.shape[dims]

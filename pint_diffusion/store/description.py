@@ -25,11 +25,6 @@ ELSEWHERE = ("slices", "bounds", "slicing", "placement", "tolerance", "max_itera
 def describe_run(plan: Plan, world: World, folder: Path, config: str) -> Master:
     """Say what is run, and what runs where: the master file before the first iteration."""
     problem, cores = plan.problem, world.host_cores()
-    mpi_library = "none"
-    if world.comm is not None:
-        from mpi4py import MPI
-
-        mpi_library = MPI.Get_library_version().splitlines()[0].strip("\x00 ")
     device = plan.evaluators[0].device
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor()
     here = world.host, f"{device} {name}".strip(), cores / world.local_size
@@ -57,7 +52,7 @@ def describe_run(plan: Plan, world: World, folder: Path, config: str) -> Master:
         "threads": torch.get_num_threads(),
         "hosts": hosts,
         "devices": devices,
-        "mpi_library": mpi_library,
+        "mpi_library": world.library,
         "versions": [
             f"pint-diffusion {pint_diffusion.__version__}",
             f"python {platform.python_version()}",

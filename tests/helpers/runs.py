@@ -13,7 +13,7 @@ from pint_diffusion.numerics.convergence import Outcome
 from pint_diffusion.output import Output
 from pint_diffusion.result import Run as Result
 from pint_diffusion.run import resumed, solve
-from pint_diffusion.runtime.world import World
+from pint_diffusion.runtime.world import LocalWorld, World
 from pint_diffusion.settings.run import Settings
 
 
@@ -78,6 +78,6 @@ def run_alone(world: World, denoiser=None, **settings) -> Run:
 
     For what the ranks are compared with. The plan stays on rank 0.
     """
-    done = replace(run(World(), denoiser, **settings), plan=None) if world.rank == 0 else None
+    done = replace(run(LocalWorld(), denoiser, **settings), plan=None) if world.rank == 0 else None
     world.barrier()
     return world.share(done)

@@ -9,15 +9,15 @@ from pathlib import Path
 
 import pytest
 from helpers import networks
+from pint_diffusion.commands.compare.devices import chords_on, parareal_on, rounds_on
 
 from pint_diffusion.commands.cli import main
 from pint_diffusion.commands.compare.command import compare
-from pint_diffusion.commands.compare.devices import chords_on, parareal_on, rounds_on
 from pint_diffusion.commands.compare.entries import FAMILIES
 from pint_diffusion.errors import StoreError
 from pint_diffusion.methods import METHODS
 from pint_diffusion.report.bound import dataflow_bound
-from pint_diffusion.runtime.world import World
+from pint_diffusion.runtime.world import LocalWorld
 from pint_diffusion.settings.compare import Compare
 
 FLAT = {1: 1.0, 1000: 1.0}
@@ -55,7 +55,7 @@ def test_every_entry_is_brought_to_the_error_and_counts_are_the_same_on_any_rank
 
 @pytest.mark.parametrize("placement", ["root", "slice"])
 def test_an_entry_has_the_placement_in_its_name(given, placement):
-    rows = compare(Compare(**given, methods=("srds",), placement=placement), World())
+    rows = compare(Compare(**given, methods=("srds",), placement=placement), LocalWorld())
     drawn = {row.name: bool(row.on_devices) for row in rows if row.name.startswith("SRDS, ")}
     assert drawn == {"SRDS, not pipelined": False, "SRDS, root": False, "SRDS, slice": True}
 
@@ -74,13 +74,15 @@ def test_settings_are_printed_and_read_back_and_nothing_is_run(given, tmp_path, 
 def test_an_answer_of_zeros_can_be_compared_with(given, capfd):
     """There is no relative error but 0 and infinity."""
     body = Path(networks.__file__)
-    rows = compare(Compare(**given | {"model": f"{body}:zeros", "methods": ("window",)}), World())
+    rows = compare(
+        Compare(**given | {"model": f"{body}:zeros", "methods": ("window",)}), LocalWorld()
+    )
     errors = {row.measured.error for row in rows if row.rule == "own"}
     assert errors <= {0, inf}
 
 
 def test_the_first_entry_is_exact_and_as_long_as_the_walk(given):
-    first = compare(Compare(**given, methods=("srds",)), World())[0]
+    first = compare(Compare(**given, methods=("srds",)), LocalWorld())[0]
     assert (first.measured.error, first.measured.deep, first.measured.evaluations) == (0, 16, 16)
 
 
@@ -167,4 +169,4 @@ def test_files_that_can_not_be_written_are_an_error_in_a_sentence(given, capfd, 
 
     monkeypatch.setattr("pint_diffusion.commands.compare.command.write_files", full)
     with pytest.raises(StoreError, match="could not be written: No space left"):
-        compare(Compare(**given, methods=("window",)), World())
+        compare(Compare(**given, methods=("window",)), LocalWorld())

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 
 from pint_diffusion.commands.check.finding import Finding
-from pint_diffusion.commands.check.talk import Silence, Talk, one_per_host
+from pint_diffusion.runtime.talk import Silence, Talk, one_per_host
 
 ROUNDS = 10
 APART = 0.01

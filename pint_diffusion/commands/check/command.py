@@ -16,15 +16,15 @@ from pint_diffusion.commands.check.files import files
 from pint_diffusion.commands.check.finding import Finding, table
 from pint_diffusion.commands.check.gpu_aware import gpu_aware
 from pint_diffusion.commands.check.launcher import library
-from pint_diffusion.commands.check.memory import MORE_STATES, state_size, tensors_of
 from pint_diffusion.commands.check.messages import overlap, speed
 from pint_diffusion.commands.check.quick import judge
-from pint_diffusion.commands.check.talk import PATIENCE, Silence, Talk
+from pint_diffusion.commands.check.sizes import MORE_STATES, state_size, tensors_of
 from pint_diffusion.errors import InputError
 from pint_diffusion.methods import Parareal
 from pint_diffusion.models import load_denoiser
 from pint_diffusion.runtime.device import bind_device
-from pint_diffusion.runtime.world import World, read_launcher
+from pint_diffusion.runtime.talk import PATIENCE, Silence, Talk
+from pint_diffusion.runtime.world import LocalWorld, World, read_launcher
 from pint_diffusion.settings.check import Check
 
 LIBRARIES = ("torch", "numpy", "h5py", "mpi4py", "mpich", "diffusers", "safetensors")
@@ -52,9 +52,9 @@ def check(settings: Check, open_world: Callable[[str], World]) -> int:
     findings = list(libraries())
     launcher = read_launcher()
     speaks = launcher is None or launcher.rank == 0
+    world: World = LocalWorld()
     try:
         world = open_world("mpi")
-        findings += library()
     except InputError as error:
         found, _, to_do = str(error).partition(": ")
         if launcher is not None:
@@ -63,8 +63,9 @@ def check(settings: Check, open_world: Callable[[str], World]) -> int:
                 print(table(findings), flush=True)
             return 2
         findings.append(Finding("MPI", "warn", f"none, one process only: {found}", to_do))
-        world = World()
-    talk = Talk(world)
+    talk = world.talk()
+    if talk.thread_level != "none":
+        findings += library(world, talk)
     try:
         for finding in look(settings, world, talk):
             findings.append(finding)

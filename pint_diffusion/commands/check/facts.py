@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from pint_diffusion.commands.check.memory import free_memory
+from pint_diffusion.commands.check.sizes import free_memory
 from pint_diffusion.errors import InputError
 from pint_diffusion.runtime.device import bind_device
 from pint_diffusion.runtime.world import World, read_launcher

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pint_diffusion.commands.check.finding import Finding, amount
-from pint_diffusion.commands.check.talk import Talk
+from pint_diffusion.runtime.talk import Talk
 
 VISIBLE_WITHIN = 3.0
 """Seconds within which every rank must see a file of rank 0."""

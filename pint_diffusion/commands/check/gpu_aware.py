@@ -13,7 +13,7 @@ import torch
 
 from pint_diffusion.commands.check.facts import Facts
 from pint_diffusion.commands.check.finding import Finding
-from pint_diffusion.commands.check.talk import Silence, Talk
+from pint_diffusion.runtime.talk import Silence, Talk
 
 VALUES = 1 << 16
 CUDA = 0
@@ -22,12 +22,7 @@ CUDA = 0
 
 def claims(talk: Talk) -> str:
     """Return the call by which the MPI library claims to take CUDA pointers; empty if none."""
-    from mpi4py import MPI
-
-    kinds = talk.comm.Get_info().Get("mpi_memory_alloc_kinds") or MPI.INFO_ENV.Get(
-        "mpi_memory_alloc_kinds"
-    )
-    if "cuda" in (kinds or ""):
+    if "cuda" in talk.memory_kinds:
         return "mpi_memory_alloc_kinds"
     for library in _libraries():
         try:
@@ -78,10 +73,10 @@ def exchange(talk: Talk, sender: int, receiver: int, device: torch.device) -> bo
     if talk.rank == sender:
         if device.type == "cuda":
             torch.cuda.synchronize(device)
-        talk.wait(talk.comm.Isend(expected, receiver), expected)
+        talk.wait(talk.start_send(expected, receiver), expected)
         return True
     came = torch.zeros_like(expected)
-    talk.wait(talk.comm.Irecv(came, sender), came)
+    talk.wait(talk.start_receive(came, sender), came)
     return torch.equal(came, expected)
 
 

@@ -6,6 +6,8 @@ from collections.abc import Iterator, Sequence
 
 from pint_diffusion.commands.check.facts import STRAY_RANKS, Facts
 from pint_diffusion.commands.check.finding import Finding
+from pint_diffusion.runtime.talk import Talk
+from pint_diffusion.runtime.world import World
 
 SINGLETONS = (
     "mpi4py's MPI library and the launcher do not belong together; use the launcher of that "
@@ -31,16 +33,7 @@ def world_size(facts: Sequence[Facts]) -> Iterator[Finding]:
         yield Finding("launcher", "ok", found)
 
 
-def library() -> Iterator[Finding]:
+def library(world: World, talk: Talk) -> Iterator[Finding]:
     """Describe the MPI library."""
-    from mpi4py import MPI
-
-    levels = {
-        MPI.THREAD_SINGLE: "single",
-        MPI.THREAD_FUNNELED: "funneled",
-        MPI.THREAD_SERIALIZED: "serialized",
-        MPI.THREAD_MULTIPLE: "multiple",
-    }
-    name = MPI.Get_library_version().splitlines()[0].strip("\x00 ")
-    yield Finding("MPI library", "ok", " ".join(name.split()))
-    yield Finding("MPI thread level", "ok", levels[MPI.Query_thread()])
+    yield Finding("MPI library", "ok", world.library)
+    yield Finding("MPI thread level", "ok", talk.thread_level)

@@ -12,7 +12,7 @@ import numpy as np
 
 from pint_diffusion.commands.check.clocks import offset
 from pint_diffusion.commands.check.finding import Finding, amount
-from pint_diffusion.commands.check.talk import Silence, Talk, one_per_host, pattern
+from pint_diffusion.runtime.talk import Silence, Talk, one_per_host, pattern
 
 BIG = 1 << 20
 ROUNDS = 50
@@ -166,7 +166,7 @@ def _delay(talk: Talk, peer: int, ahead: float, threaded: bool) -> float:
     """
     data, moment = np.zeros(HUGE, np.uint8), np.zeros(1)
     if talk.rank == peer:
-        request = talk.comm.Irecv(data, 0, AGAIN)
+        request = talk.start_receive(data, 0)
         talk.send(moment, 0)
         talk.wait(request, data)
         moment[0] = time.perf_counter()
@@ -183,7 +183,7 @@ def _delay(talk: Talk, peer: int, ahead: float, threaded: bool) -> float:
         if failed:
             raise failed[0]
     else:
-        request = talk.comm.Isend(data, peer, AGAIN)
+        request = talk.start_send(data, peer, AGAIN)
         _compute()
         talk.wait(request, data)
     talk.receive(moment, peer)

@@ -13,7 +13,8 @@ from pint_diffusion.commands.check.devices import missing, network, places, shar
 from pint_diffusion.commands.check.facts import Facts, collect
 from pint_diffusion.commands.check.finding import Finding
 from pint_diffusion.commands.check.launcher import world_size
-from pint_diffusion.commands.check.memory import MORE_STATES, memory, state_size
+from pint_diffusion.commands.check.memory import memory
+from pint_diffusion.commands.check.sizes import MORE_STATES, state_size
 from pint_diffusion.errors import InputError
 from pint_diffusion.models import peek
 from pint_diffusion.models.denoiser import Denoiser

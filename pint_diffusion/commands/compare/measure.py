@@ -16,6 +16,7 @@ from torch import Tensor
 from pint_diffusion.build.from_settings import plan_of
 from pint_diffusion.build.plan import Plan
 from pint_diffusion.commands.compare.entries import Entry
+from pint_diffusion.commands.silence import EndJob
 from pint_diffusion.models.denoiser import Denoiser
 from pint_diffusion.output import Answers, Output
 from pint_diffusion.run import solve
@@ -123,7 +124,7 @@ class Bench:
             return self._done[name]
         plan, world = self.plan(given), self._world
         problem, memory, held = plan.problem, Answers(), Held()
-        run = solve(plan, world, [memory, held])
+        run = solve(plan, world, [memory, held, EndJob(world)])
         k = run.iterations
         told = world.share([answer.cpu() for answer in memory.answers if answer is not None])
         if self.truth is None:
