@@ -6,16 +6,16 @@ Slices n = 0 .. M-1, iterations k, boundary states u_n^k, fine solves f = F(u), 
     u_{n+1}^k = f_n^{k-1} + (g_n^k - g_n^{k-1})                           k >= 1
     u_{n+1}^k = f_n^{k-1}            if u_n did not move from k-1 to k: exact, to the bit
 
-Slices before k are exact at iteration k: u_n^k for n < k is u_n^n, is never made, and slice n
-retires after f_n^n. Each coroutine below waits only for the values it uses, so iteration k + 1 of
-a slice starts the moment its start state is there: that is the pipeline, and it makes u_M^k after
+Slices before k are exact at iteration k: for n < k, u_n^k is u_n^n and nobody computes it again.
+Slice n retires after f_n^n. Each coroutine below waits only for the values it uses, so iteration
+k + 1 of a slice starts the moment its start state arrives. This is the pipeline: u_M^k takes
 kB + M - k evaluations in a row. Placement is the rank on which `coarse` and `correct` run.
 
 A state is x and the history that a multistep fine solver carries. G takes and gives x alone, so
-only x is corrected; the history of u_{n+1}^k is that of f_n^{k-1}, and u_{n+1}^0 has none.
+only x is corrected. The history of u_{n+1}^k is that of f_n^{k-1}, and u_{n+1}^0 has none.
 
-A run that is gone on with begins at iteration k0 with the states u_n^k0, n >= k0. That is all it
-needs: g_n^k0 is made anew, and what follows does not ask for more.
+A resumed run begins at iteration k0 with the states u_n^k0, n >= k0. It needs no more: it computes
+g_n^k0 again, and all that follows depends on these.
 
 None stands for "did not move": as a boundary state, and as the f and g that follow from it.
 """

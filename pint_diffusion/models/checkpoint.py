@@ -1,6 +1,6 @@
 """diffusers checkpoints on disk: a UNet2DModel and the noise levels it was trained on.
 
-Everything is read from local safetensors and JSON files: no network access, no unpickling.
+The loader reads local safetensors and JSON files only: no network access, no unpickling.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def load_checkpoint(
         A pipeline folder, with ``unet/`` and ``scheduler/``, or a folder with the network's
         ``config.json`` and weights and a ``scheduler_config.json``.
     device : torch.device
-        Where the network goes.
+        Device of the network.
     dtype : torch.dtype
         Floating type of weights, states and results.
 
@@ -40,7 +40,7 @@ def load_checkpoint(
     ------
     InputError
         If diffusers is missing, or if anything in the folder is missing, broken or of a kind that
-        can't be sampled from.
+        this package can't sample from.
     """
     root = Path(path)
     config_file, scheduler_file = _locate(root)

@@ -26,7 +26,7 @@ PREDICTIONS: dict[str, PredictionType] = {
     "sample": "sample",
     "flow_prediction": "flow",
 }
-"""What diffusers calls the four kinds of output."""
+"""Forms of output by the names that diffusers gives them."""
 
 SCHEDULE_KEYS = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas")
 
@@ -36,7 +36,7 @@ UNSUITABLE: tuple[tuple[str, Any, str], ...] = (
     ("invert_sigmas", True, "the network would be told 1 - sigma"),
     ("timestep_type", "continuous", "networks that are told log(sigma) come later"),
 )
-"""Scheduler settings under which the network would be told a wrong level: key, value, reason."""
+"""Scheduler settings that give the network a wrong level: key, value, reason."""
 
 IGNORED = ("clip_sample", "thresholding")
 """Scheduler settings that change the sampler's steps, not what the network was trained on."""
@@ -47,16 +47,16 @@ EDM = ("EDMEulerScheduler", "EDMDPMSolverMultistepScheduler")
 
 @dataclass(frozen=True)
 class Training:
-    """What a scheduler's configuration tells about the network's training.
+    """The network's training, as its scheduler's configuration states it.
 
     Attributes
     ----------
     prediction : PredictionType
-        See `Denoiser`.
+        Form of the output, see `Denoiser`.
     levels : dict
-        The attribute that tells the noise levels, see `pint_diffusion.models.denoiser.schedule_of`.
+        The attribute with the noise levels, see `pint_diffusion.models.denoiser.schedule_of`.
     preconditioning : Preconditioning, optional
-        What is wrapped around an EDM network.
+        Wrapper of an EDM network.
     """
 
     prediction: PredictionType

@@ -28,15 +28,15 @@ def load_factory(spec: str, device: torch.device, dtype: torch.dtype) -> Denoise
     spec : str
         ``module:factory``, the module as in an import statement, or ``path/to/file.py:factory``.
     device : torch.device
-        Where the network is to live.
+        Device of the network.
     dtype : torch.dtype
         Floating type of states and results.
 
     Raises
     ------
     InputError
-        If the factory can't be found, raises an exception, or returns something that does not
-        satisfy the `Denoiser` protocol.
+        If there is no such factory, if it raises an exception, or if it returns something that is
+        no `Denoiser`.
     """
     source, _, name = spec.rpartition(":")
     try:

@@ -1,7 +1,7 @@
-"""Noise as a function of (seed, sample, step), never of the order in which it is asked for.
+"""Noise as a function of (seed, sample, step): the order of the draws does not matter.
 
-Each sample has a counter-based generator of its own (Philox, keyed by seed and sample). The last
-word of its counter is 0 for the initial state and i + 1 for step i, so no two draws overlap.
+Each sample has a counter-based generator of its own (Philox, with seed and sample as its key). The
+last word of its counter is 0 for the initial state and i + 1 for step i, so no two draws overlap.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ def initial_noise(
 ) -> Tensor:
     """Draw the pure-noise states u_0 of some samples.
 
-    The noise of sample 5 is the same whichever rank draws it and whatever else is drawn.
+    Every rank draws the same noise for sample 5, whatever else it draws.
 
     Parameters
     ----------
     seed : int
         Seed of the run, 0 to 2**64 - 1.
     samples : iterable of int
-        Numbers of the samples to draw, S of them.
+        Numbers of the S samples.
     shape : tuple of int
         Shape of one sample.
     dtype : torch.dtype
-        Drawn in float64, then rounded to this.
+        Type of the result; the draws are float64 and rounded once.
 
     Returns
     -------
@@ -51,21 +51,23 @@ def initial_noise(
 
 @dataclass(frozen=True)
 class StepNoise:
-    """The noise of a stochastic solver's fine steps: called with step i, returns (S, *shape).
+    """The noise of the fine steps of a stochastic solver: a function of the step.
 
     Walks ask for one step after another. So the noise of the next steps is drawn by a thread of its
     own, while the network is evaluated.
 
     Attributes
     ----------
-    seed, samples
-        Of the run: its seed and the number S of samples.
+    seed : int
+        Seed of the run.
+    samples : int
+        Number S of samples.
     shape : tuple of int
         Shape of one sample.
     dtype : torch.dtype
-        Drawn in float64 on the CPU, then rounded to this.
+        Type of the noise; the draws are float64 on the CPU and rounded once.
     device : torch.device
-        Where the noise goes.
+        Device of the noise.
     """
 
     seed: int
@@ -76,7 +78,7 @@ class StepNoise:
 
     @property
     def bytes(self) -> int:
-        """Size of the noise of one step."""
+        """Bytes of the noise of one step."""
         return self.samples * prod(self.shape) * self.dtype.itemsize
 
     def __call__(self, i: int) -> Tensor:
@@ -93,7 +95,7 @@ class StepNoise:
         return DrawnAhead(self._draw)
 
     def summed(self, steps: Sequence[int], weights: Sequence[float]) -> Tensor:
-        """Return the weighted sum of the noise of some steps, zero for none."""
+        """Return the weighted sum of the noise of some steps, (S, *shape); zero for none."""
         total = torch.zeros((self.samples, *self.shape), dtype=torch.float64)
         for i, weight in zip(steps, weights, strict=True):
             total += weight * _draw(self.seed, range(self.samples), self.shape, i + 1)

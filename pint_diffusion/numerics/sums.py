@@ -1,4 +1,4 @@
-"""Sums whose bits depend on nothing but the numbers that are summed."""
+"""Sums whose bits depend on their terms only."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The manifest of a run: which iterations are on disk as a whole, and where."""
+"""The manifest of a run: its complete iterations, and the parts that hold them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from pint_diffusion.store.part import (
 
 MANIFEST = "manifest.json"
 GENERATIONS = 2
-"""Complete iterations that are kept where only the last state is wanted."""
+"""Number of complete iterations that stay on disk where a run keeps only the newest."""
 _WRONG = (
     OSError,
     ValueError,
@@ -38,16 +38,16 @@ _WRONG = (
 
 
 class Writing(NamedTuple):
-    """Who writes which parts.
+    """The distribution of parts over the ranks that write them.
 
     Attributes
     ----------
     segment : int
-        Which start of the run this is.
+        Number of this start of the run: 0, and one more for every resume.
     columns, ranks : int
-        Column n is written by rank n modulo R.
+        Number of columns, and number R of ranks: rank n modulo R writes column n.
     retires : bool
-        Columns n < k of iteration k are not written again.
+        Columns n < k are final at iteration k, and no rank writes them again.
     """
 
     segment: int
@@ -58,7 +58,7 @@ class Writing(NamedTuple):
 
 @dataclass
 class Manifest:
-    """Complete iterations, oldest first, and what is known of them.
+    """The complete iterations of a run, oldest first.
 
     Attributes
     ----------
@@ -67,9 +67,11 @@ class Manifest:
     rows : dict of int to dict of PartName to list of int
         Iteration k -> the parts that together hold u_n^k for every n >= k, and their n.
     changes : list of list of float
-        Change of every sample at iterations 1, 2, ..., as far as decided.
+        Change of every sample at iterations 1, 2, ..., up to the last that rank 0 has judged; of
+        methods in rounds the points that each sample has behind it.
     writing : Writing, optional
-        Who writes, or wrote last: tells when an iteration that is not in ``rows`` is complete.
+        The ranks that write, or wrote last. It shows when an iteration that is not in ``rows`` is
+        complete.
     """
 
     folder: Path
@@ -89,22 +91,22 @@ class Manifest:
         Raises
         ------
         InputError
-            If there is none, or if it can't be understood.
+            If there is none, or if it is no manifest.
         """
         path = folder / MANIFEST
         try:
-            told = json.loads(path.read_text(encoding="utf-8"))
-            if told.pop("sha256") != _digest(told):
+            content = json.loads(path.read_text(encoding="utf-8"))
+            if content.pop("sha256") != _digest(content):
                 raise ValueError("it is torn or was changed")
             rows: dict[int, dict[PartName, list[int]]] = {}
-            for k, parts in told["rows"].items():
+            for k, parts in content["rows"].items():
                 rows[int(k)] = {}
                 for name, slices in parts.items():
                     if (part := PartName.parse(name)) is None:
                         raise ValueError(f"{name!r} is not the name of a part")
                     rows[int(k)][part] = [int(n) for n in slices]
-            changes = [[float(one) for one in row] for row in told["changes"]]
-            writing = told["writing"] and Writing(**told["writing"])
+            changes = [[float(one) for one in row] for row in content["changes"]]
+            writing = content["writing"] and Writing(**content["writing"])
             return cls(folder, dict(sorted(rows.items())), changes, writing)
         except FileNotFoundError:
             raise InputError(f"{folder} has no {MANIFEST}: no run was begun there") from None
@@ -113,7 +115,7 @@ class Manifest:
 
     def write(self) -> None:
         """Replace the file; the parts that it names are there after a crash too."""
-        told: dict[str, Any] = {
+        content: dict[str, Any] = {
             "rows": {
                 k: {str(part): slices for part, slices in parts.items()}
                 for k, parts in self.rows.items()
@@ -121,10 +123,10 @@ class Manifest:
             "changes": self.changes,
             "writing": self.writing and self.writing._asdict(),
         }
-        told["sha256"] = _digest(told)
+        content["sha256"] = _digest(content)
         if self.rows:
             sync_folder(self.folder / FOLDER)
-        replace_file(self.folder / MANIFEST, json.dumps(told, indent=1).encode())
+        replace_file(self.folder / MANIFEST, json.dumps(content, indent=1).encode())
 
     def extend(self) -> None:
         """Take in iterations that have become complete in the folder, by the files that are new."""
@@ -155,11 +157,11 @@ class Manifest:
     def newest(self, problems: list[str]) -> int | None:
         """Return the newest iteration whose parts are all whole, None if there is none.
 
-        Why newer ones are not is added to ``problems``.
+        For each newer iteration the method adds to ``problems`` what is wrong with it.
         """
         for k in sorted(self.rows, reverse=True):
             if k > len(self.changes):
-                continue  # its change was not decided yet
+                continue  # rank 0 has not judged it yet
             try:
                 for part in self.rows[k]:
                     check_part(self.folder / FOLDER / str(part), part)
@@ -169,7 +171,7 @@ class Manifest:
         return None
 
     def states(self, k: int, wanted: Container[int]) -> dict[int, NDArray[np.floating]]:
-        """Read u_n^k, (1 + H, S, *shape) each, for the n that are wanted.
+        """Read the wanted columns of iteration k, n -> u_n^k, (1 + H, S, *shape) each.
 
         Raises
         ------
@@ -192,9 +194,9 @@ class Manifest:
 
 
 def needed(first: int, columns: int, ranks: int) -> dict[tuple[int, str], list[int]]:
-    """Return (rank, group) of the parts of an iteration that has the columns from ``first`` on.
+    """Return (rank, group) -> n of columns, for the parts of an iteration that begins at ``first``.
 
-    With them go their n. The answer so far is one more column, in a part of its own.
+    The answer so far is one more column, in a part of its own.
     """
     owned: dict[tuple[int, str], list[int]] = {}
     for n in range(first, columns):
@@ -213,6 +215,6 @@ def _parsed(names: Iterable[str]) -> list[PartName]:
     return sorted(part for part in map(PartName.parse, names) if part is not None)
 
 
-def _digest(told: dict[str, Any]) -> str:
-    """Digest of what a manifest says, however it is laid out."""
-    return hashlib.sha256(json.dumps(told).encode()).hexdigest()
+def _digest(content: dict[str, Any]) -> str:
+    """Return the digest of a manifest's content; its layout in the file does not matter."""
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""Launcher: how many processes there are, and whether all who counted them agree."""
+"""Launcher: the number of processes, by MPI and by the launcher's environment."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SINGLETONS = (
 
 
 def world_size(facts: Sequence[Facts]) -> Iterator[Finding]:
-    """Compare the number of ranks with what the launcher's environment says of it."""
+    """Compare the number of ranks with that in the launcher's environment."""
     first, size = facts[0], len(facts)
     found = f"{first.launcher or 'none'}, {size} process{'es' if size > 1 else ''}"
     told = {name: first.variables[name] for name in STRAY_RANKS if name in first.variables}

@@ -1,4 +1,4 @@
-"""Memory: whether what the network and the states will hold at least is free."""
+"""Memory: the free bytes, and the least that the network and the states will take."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from pint_diffusion.commands.check.facts import Facts
 from pint_diffusion.commands.check.finding import Finding, amount
 
 TIGHT = 0.8
-"""Share of the free memory above which a run that fits is warned of."""
+"""Share of the free memory above which the check warns of a run that fits."""
 
 
 def memory(facts: Sequence[Facts]) -> Iterator[Finding]:
-    """Compare what the ranks of a host, or of a GPU, will hold at least with what is free."""
+    """Compare the least memory that the ranks of a host or of a GPU will take with the free one."""
     places: dict[tuple[str, str], list[Facts]] = {}
     for one in facts:
         places.setdefault((one.host, one.uuid), []).append(one)
