@@ -217,11 +217,13 @@ def test_langevin_steps_lead_back_to_the_law_of_the_level(wrong):
 CORRECTED = {"steps": 9, "slices": 3, "corrector_steps": 4, "solver": "ou_ode"}
 
 
-@pytest.mark.parametrize("schedule", ["blocks", "diagonal"])
+@pytest.mark.parametrize(
+    "method", [{"schedule": "blocks"}, {"schedule": "diagonal"}, {"method": "window"}], ids=str
+)
 @pytest.mark.parametrize("solver", ["ou_ode", "heun"])
-def test_the_corrected_walk_is_found_to_the_bit(world, exact, solver, schedule):
+def test_the_corrected_walk_is_found_to_the_bit(world, exact, solver, method):
     given = exact | CORRECTED | {"solver": solver}
-    done = run(world, **given, schedule=schedule, tolerance=0)
+    done = run(world, **given | method, tolerance=0)
     walk = run(World(), **(given | {"method": "sequential"}))
     assert torch.equal(done.answer, walk.answer)
     assert done.plan.problem.grid.bounds == (0, 3, 7, 10, 14, 17)
