@@ -303,19 +303,16 @@ class Rounds:
                 ahead,
             ],
         )
-        known = [swept.states]
+        shape = (self.parts + sweep.extra_tensors, slots + 2 + len(opened), *swept.states.shape[2:])
+        states = swept.states.new_full(shape, torch.nan)
+        states[: self.parts, : slots + 1] = swept.states
+        states[self.parts :, :slots] = swept.own
         if opened:
             mask = None if ahead.all() else open_.bool().view(-1, self.samples)
-            known.append(torch.stack(sweep.ahead(seen, swept, opened, mask), dim=1))
-        states = torch.cat([*known, self.no_point(self.parts, 1)], dim=1)
-        if sweep.extra_tensors:
-            none = self.no_point(sweep.extra_tensors, states.shape[1] - slots)
-            states = torch.cat([states, torch.cat([swept.own, none], dim=1)])
-        states = (
-            states.flatten(1, 2)
-            .index_select(1, index)
-            .view(len(states), *point.shape, *self.noise.shape[1:])
-        )
+            predicted = torch.stack(sweep.ahead(seen, swept, opened, mask), dim=1)
+            states[: self.parts, slots + 1 : -1] = predicted
+        states = states.flatten(1, 2).index_select(1, index)
+        states = states.view(len(states), *point.shape, *self.noise.shape[1:])
         if self.runtime.rank == 0:
             x0 = seen.x0.flatten(0, 1).index_select(0, shown)
             arrived = arrived.bool().view(-1, *[1] * (x0.ndim - 1))
