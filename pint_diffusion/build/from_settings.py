@@ -165,10 +165,15 @@ def settings_of(asked: Sampling) -> Settings:
         given |= {"labels": network.labels.tolist(), "guidance": network.guidance}
         given |= {"guidance_rescale": network.rescale, "null_class": network.null_class}
         network = network.network
-    objects = asked.noise is not None or asked.grid is not None or asked.coarse.network is not None
+    method, solver = asked.method, asked.solver
+    objects = (
+        any(one is not None for one in (asked.noise, asked.grid, asked.coarse.network))
+        or METHODS.get(method.name) is not type(method)
+        or SOLVERS.get(solver.name) is not type(solver)
+    )
     source = None if objects else getattr(network, "source", None)
     model = f"{GIVEN}{type(network).__name__}" if source is None else source
-    options = {**asked.method.changed, **asked.solver.changed}
+    options = {} if objects else {**method.changed, **solver.changed}
     if options.pop("carry", True) is False:
         options["history"] = "restart"
     spaced = {one.name: getattr(spacing, one.name) for one in fields(spacing)}
@@ -179,8 +184,8 @@ def settings_of(asked: Sampling) -> Settings:
         **{"spacing" if name == "name" else name: value for name, value in spaced.items()},
         samples=asked.samples,
         seed=asked.seed,
-        method=asked.method.name,
-        solver=asked.solver.name,
+        method=method.name if method.name in METHODS else "parareal",
+        solver=solver.name,
         coarse_solver=None if coarse.solver is None else coarse.solver.name,
         coarse_steps=coarse.steps,
         coarse_noise=coarse.noise,

@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 import time
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -14,7 +15,9 @@ from helpers.checkpoints import save, tiny_network
 from helpers.networks import Contraction
 
 import pint_diffusion as pd
+from pint_diffusion.commands.cli import main
 from pint_diffusion.methods import METHODS
+from pint_diffusion.report.inspection import inspect_run
 
 GIVEN = {"steps": 12, "samples": 3, "batching": "off"}
 FEW = {"parareal": pd.Parareal(slices=4, tolerance=0), "chords": pd.Chords(4, tolerance=0)}
@@ -138,6 +141,29 @@ def test_what_coarse_solves_are_made_of(mixture, coarse, name, tmp_path):
     assert sum(facts["coarse_evaluations"]) == (8 if coarse in (2, pd.Coarse(steps=2)) else 4)
 
 
+class Own(pd.Sequential):
+    """A method of a third party."""
+
+    name: ClassVar[str] = "own"
+
+
+class OwnSolver(pd.DDIM):
+    """A solver of a third party."""
+
+    name: ClassVar[str] = "own_solver"
+
+
+def test_a_method_and_a_solver_of_others_with_files_that_their_program_resumes(mixture, tmp_path):
+    out = tmp_path / "run"
+    done = pd.sample(mixture, Own(), OwnSolver(), outputs=[pd.Files(out)], **GIVEN)
+    assert pd.read_run(out).facts["method"] == "own"
+    assert main(["resume", str(out)]) == 2
+    given = {**GIVEN, "outputs": [pd.Files(out, resume=True)]}
+    assert torch.equal(pd.sample(mixture, Own(), OwnSolver(), **given).samples, done.samples)
+    with pytest.raises(pd.InputError, match=r"`solver` DDIM\(\) is not that of the run"):
+        pd.sample(mixture, Own(), pd.DDIM(), **given)
+
+
 # ---------------------------------------------------------------- in programs of other kinds
 
 
@@ -232,26 +258,29 @@ def test_answers_come_one_by_one_and_a_watcher_ends_the_run(world, mixture, meth
         assert ended.stopped_at.shape == (3,)
 
 
-@pytest.mark.parametrize("gather", [False, True])
-@pytest.mark.parametrize("left", [0, 2])
-def test_leaving_the_loop_ends_the_run_on_every_rank(world, mixture, tmp_path, gather, left):
-    """That of rank 0 counts; another rank may leave its loop before and works on."""
+@pytest.mark.parametrize(("left", "gather"), [(0, True), (2, False)])
+@pytest.mark.parametrize("method", METHOD, ids=lambda method: method.name)
+def test_leaving_the_loop_ends_the_run_on_every_rank(
+    world, mixture, tmp_path, method, left, gather
+):
+    """That of rank 0 counts; another rank may leave its loop before, and works on."""
     out, seen = world.share(tmp_path / "run"), []
-    given = {**GIVEN, "comm": comm_of(world), "outputs": [pd.Files(out)], "gather": gather}
-    for k, _ in pd.iterate(mixture, pd.Parareal(slices=8, tolerance=0), **given):
+    given = {**GIVEN, "comm": comm_of(world), "gather": gather}
+    whole = pd.sample(mixture, method, **given)
+    for k, _ in pd.iterate(mixture, method, outputs=[pd.Files(out)], **given):
         seen.append(k)
         if k == left or world.rank == 1:
             break
-    world.barrier()
-    turns = [0] if world.rank == 1 else list(range(left + 1))
+    last = min(left, whole.iterations)
+    turns = [0] if world.rank == 1 else list(range(last + 1))
     assert seen == (turns if gather or world.rank == 0 else [])
     facts = pd.read_run(out).facts
-    assert (facts["status"], facts["iterations"]) == ("not converged", left)
-    whole = pd.sample(mixture, pd.Parareal(slices=8, tolerance=0), **{**given, "outputs": []})
-    again = {**given, "outputs": [pd.Files(out, resume=True)]}
-    done = pd.sample(mixture, pd.Parareal(slices=8, tolerance=0), **again)
+    assert facts["iterations"] == last
+    assert facts["status"] == ("finished" if whole.iterations == 0 else "not converged")
+    assert inspect_run(out).manifest.newest([]) == last
+    done = pd.sample(mixture, method, outputs=[pd.Files(out, resume=True)], **given)
     assert done.converged
-    assert world.rank or torch.equal(done.samples, whole.samples)
+    assert done.samples is None or torch.equal(done.samples, whole.samples)
 
 
 class Listener(pd.Output):

@@ -353,7 +353,7 @@ class Rounds:
         """Return how the run has ended."""
         reached = np.array(changes).reshape(k, self.samples)
         there = reached == self.steps
-        stopped_at = np.where(there.any(axis=0), there.argmax(axis=0) + 1, 0).astype(np.int32)
+        stopped_at = np.where(there.any(axis=0), (~there).sum(axis=0) + 1, 0).astype(np.int32)
         all_there = bool(stopped_at.all())
         exact = all_there and self.problem.tolerance == 0
         return Outcome(k, all_there, exact, reached, stopped_at)
