@@ -3,10 +3,10 @@
     python jobs/gpu_bench.py --device cuda --size full
     python jobs/gpu_bench.py --device cpu --size small
 
-Nothing is downloaded. The networks are the bundled one, a U-Net of Stable Diffusion 1.5's size and
-a transformer of Flux's size. The last two have random weights and fixed random encoder states:
-what is measured is how long calls take and how many can share one, not a picture. With random
-weights the number of iterations says little, so the columns `in a row`, `calls` and `ms/call` do.
+Nothing is downloaded. The networks are the bundled one, a U-Net as of Stable Diffusion 1.5 and a
+transformer as of Flux. The last two have random weights and random, fixed encoder states: what
+is measured is how long calls take and how many can share one, not a picture. With random weights
+the number of iterations says little, so the columns `in a row`, `calls` and `ms/call` do.
 """
 
 from __future__ import annotations

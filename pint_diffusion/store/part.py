@@ -80,7 +80,6 @@ def write_part(
     """
     image = io.BytesIO()
     with h5py.File(image, "w") as file:
-        file.attrs["iteration"] = k
         file["slices"] = np.array(list(states), dtype=np.int64)
         file["states"] = np.stack(list(states.values()))
     content = image.getbuffer()
