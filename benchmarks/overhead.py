@@ -79,17 +79,17 @@ def run(settings: dict, files: bool) -> tuple[int, int]:
     from pint_diffusion.commands.sample import run_job
     from pint_diffusion.run import solve
     from pint_diffusion.runtime.events import EVALUATION_KINDS, EventLog
-    from pint_diffusion.runtime.world import World
+    from pint_diffusion.runtime.world import LocalWorld
     from pint_diffusion.settings.run import Settings
 
     if files:
         with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
             model = f"{Path(__file__).resolve()}:quick"
-            run_job(Settings(**settings, model=model, out=Path(folder) / "run"), World())
+            run_job(Settings(**settings, model=model, out=Path(folder) / "run"), LocalWorld())
         return 0, 0
     log = EventLog(0)
-    plan = make_plan(Settings(**settings), World(), Quick())
-    solution = solve(plan, World(), log, lambda *_: None, lambda *_: None)
+    plan = make_plan(Settings(**settings), LocalWorld(), Quick())
+    solution = solve(plan, LocalWorld(), log, lambda *_: None, lambda *_: None)
     assert solution is not None
     made = int(np.isin(log.table()["kind"], EVALUATION_KINDS).sum())
     return solution.outcome.iterations, made

@@ -333,12 +333,12 @@ def _coarse(coarse: Any, samples: int) -> Coarse:
     elif isinstance(coarse, int):
         given = Coarse(steps=coarse)
     else:
-        given = Coarse(network=coarse)
-    if given.network is None:
+        given = Coarse(model=coarse)
+    if given.model is None:
         return given
-    _check_network("coarse", given.network)
+    _check_network("coarse", given.model)
     options = {name: getattr(given, name) for name in given.stated()}
-    return Coarse(**{**options, "network": condition(given.network, None, samples)})
+    return Coarse(**{**options, "model": condition(given.model, None, samples)})
 
 
 def _home(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from textwrap import shorten
 
 EXIT_NOT_CONVERGED = 3
@@ -15,9 +16,18 @@ class PintError(Exception):
 
 
 class InputError(PintError):
-    """Something the user gave can't be used: says what, where, and what to do."""
+    """Something the user gave can't be used: says what, where, and what to do.
+
+    Options stand in backquotes, by the names that they have in Python.
+    """
 
     exit_code = 2
+
+    @property
+    def field(self) -> str | None:
+        """The option that is wrong, the first one in backquotes; None if the sentence has none."""
+        found = re.search(r"`(\w+)`", str(self))
+        return found[1] if found else None
 
 
 class NetworkError(PintError):

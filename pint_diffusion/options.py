@@ -1,11 +1,15 @@
-"""Options: what a method or a solver is told, validated where it is stated."""
+"""Options: what a method, a solver or a command is told, validated where it is stated."""
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from collections.abc import Mapping
+from enum import Enum
+from pathlib import PurePath
+from typing import Any, ClassVar, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from pint_diffusion import third_party
 from pint_diffusion.errors import InputError
 
 FREE: dict[str, Any] = {"resume": "free"}
@@ -15,7 +19,7 @@ computed, or how long, but not what.
 
 
 class Options(BaseModel):
-    """A frozen object with validated options; the base of methods, solvers and the like.
+    """A frozen object with validated options; the base of methods, solvers and settings.
 
     Positional arguments are its options in the order of `stated`: ``Window(8)`` is
     ``Window(window=8)``.
@@ -26,6 +30,10 @@ class Options(BaseModel):
         What the command line calls it.
     kind : str
         What an error message calls it, "method" or "solver".
+    prefix : str
+        What the names of its options begin with on the command line and in error messages.
+    registry : Registry or None
+        Where objects of its kind are found by name.
 
     Raises
     ------
@@ -37,6 +45,8 @@ class Options(BaseModel):
 
     name: ClassVar[str] = ""
     kind: ClassVar[str] = "object"
+    prefix: ClassVar[str] = ""
+    registry: ClassVar[Any] = None
 
     def __init__(self, *values: Any, **named: Any) -> None:
         options = self.stated()
@@ -49,14 +59,14 @@ class Options(BaseModel):
             raise InputError(f"`{option}` was given to {type(self).__name__} twice")
         for option in named:
             if option not in options:
-                has = ", ".join(f"`{one}`" for one in options) or "none"
                 raise InputError(
-                    f"`{option}` is no option of the {self.kind} {self.name}, which has: {has}"
+                    f"`{self.prefix}{option}` is no option of {self.described()}, which has: "
+                    f"{self.listed()}"
                 )
         try:
             super().__init__(**given, **named)
         except ValidationError as error:
-            raise InputError(sentence(error)) from None
+            raise InputError(sentence(error, self.prefix)) from None
 
     @classmethod
     def stated(cls) -> tuple[str, ...]:
@@ -66,6 +76,16 @@ class Options(BaseModel):
         common = lineage[-1].model_fields if lineage else {}
         own = [name for name in names if name in cls.model_fields and name not in common]
         return (*dict.fromkeys(own), *common)
+
+    @classmethod
+    def described(cls) -> str:
+        """Return what error messages call an object of this class: kind and name."""
+        return f"the {cls.kind} {cls.name}"
+
+    @classmethod
+    def listed(cls) -> str:
+        """Return the names of the options for an error message."""
+        return ", ".join(f"`{cls.prefix}{one}`" for one in cls.stated()) or "none"
 
     @property
     def changed(self) -> dict[str, Any]:
@@ -82,15 +102,99 @@ class Options(BaseModel):
         return repr(self)
 
 
-def sentence(error: ValidationError) -> str:
+Kind = TypeVar("Kind", bound=Options)
+
+
+class Registry(dict[str, type[Kind]], Generic[Kind]):
+    """Classes by the names that settings have for them; finds those of a third party too.
+
+    Parameters
+    ----------
+    base : type
+        What all of them are.
+    kinds : type
+        The package's own.
+    """
+
+    def __init__(self, base: type[Kind], *kinds: type[Kind]) -> None:
+        super().__init__({kind.name: kind for kind in kinds})
+        self.base, base.registry = base, self
+        self._others: dict[str, type[Kind]] = {}
+
+    def find(self, name: str) -> type[Kind]:
+        """Return the class with a name, or a third party's, ``module:Class`` or ``file.py:Class``.
+
+        Raises
+        ------
+        InputError
+            If there is none.
+        """
+        if name in self:
+            return self[name]
+        what = self.base.kind
+        if ":" not in name:
+            raise InputError(
+                f"unknown {what} {name!r}: it is one of {', '.join(self)}, or module:Class or "
+                "path/to/file.py:Class"
+            )
+        if name not in self._others:
+            found = third_party.load(name)
+            if not (isinstance(found, type) and issubclass(found, self.base)):
+                raise InputError(
+                    f"the {what} {name} is no subclass of {self.base.__module__}."
+                    f"{self.base.__name__}: write one"
+                )
+            self._others[name] = found
+        return self._others[name]
+
+    def name_of(self, kind: type[Kind]) -> str:
+        """Return the name with which `find` finds a class."""
+        for name, one in {**self, **self._others}.items():
+            if one is kind:
+                return name
+        return f"{kind.__module__}:{kind.__qualname__}"
+
+    def make(self, value: Any) -> Any:
+        """Turn a name, or a mapping of name and options, into an object; leave objects alone.
+
+        Raises
+        ------
+        InputError
+            If there is no class with that name, or if an option is wrong.
+        """
+        if isinstance(value, Mapping) and isinstance(value.get("name"), str):
+            options = {key: one for key, one in value.items() if key != "name"}
+            return self.find(value["name"])(**options)
+        if isinstance(value, Mapping):
+            raise InputError(f"`{self.base.kind}` has no name: give one of {', '.join(self)}")
+        return self.find(value)() if isinstance(value, str) else value
+
+
+def plain(value: Any) -> Any:
+    """Return a value as YAML and JSON have it; of an object its name, if any, and its options."""
+    if isinstance(value, Options):
+        registry = value.registry
+        named = {} if registry is None else {"name": registry.name_of(type(value))}
+        return named | {name: plain(getattr(value, name)) for name in value.stated()}
+    if isinstance(value, tuple | list):
+        return [plain(one) for one in value]
+    if isinstance(value, Enum):
+        return value.value
+    return str(value) if isinstance(value, PurePath) else value
+
+
+def sentence(error: ValidationError, prefix: str = "") -> str:
     """Say what is wrong with one option, whichever of its types its value failed."""
     errors = error.errors()
     first = errors[0]
     if not first["loc"]:
         return str(first["msg"]).removeprefix("Value error, ")
     name = str(first["loc"][0])
+    if first["type"] == "missing":
+        return f"`{prefix}{name}` is missing"
     wanted = [expected(one["msg"]) for one in errors if one["loc"][0] == name]
-    return f"`{name}` is {first['input']!r}, but must be {' or '.join(dict.fromkeys(wanted))}"
+    told = " or ".join(dict.fromkeys(wanted))
+    return f"`{prefix}{name}` is {first['input']!r}, but must be {told}"
 
 
 def expected(message: str) -> str:

@@ -12,7 +12,7 @@ from torch import Tensor
 from pint_diffusion.errors import InputError
 from pint_diffusion.numerics.noise import StepNoise
 from pint_diffusion.options import Options
-from pint_diffusion.solvers import DDIM, SOLVERS
+from pint_diffusion.solvers import DDIM, SOLVERS, AnySolver
 from pint_diffusion.solvers.linear import noise_weights, try_walk
 from pint_diffusion.solvers.propagator import Propagator
 from pint_diffusion.solvers.solver import Solver
@@ -25,8 +25,9 @@ class Coarse(Options):
     """How coarse solves are made."""
 
     name: ClassVar[str] = "coarse"
+    prefix: ClassVar[str] = "coarse_"
 
-    solver: Solver | None = Field(
+    solver: AnySolver | None = Field(
         None,
         description="solver of the coarse steps; the fine one if it draws noise that coarse steps "
         "sum up, or takes one evaluation per step and has no history, else ddim",
@@ -37,7 +38,9 @@ class Coarse(Options):
         description="of a stochastic solver's coarse steps: none (they are made by ddim), or the "
         "weighted sum of the noise of the fine steps",
     )
-    network: Any = Field(None, description="network of the coarse steps; the fine one if not given")
+    model: Any = Field(
+        None, description="network of the coarse steps, or its name; the fine one if not given"
+    )
 
     def choose(self, fine: Solver) -> Solver:
         """Return the solver of the coarse steps.

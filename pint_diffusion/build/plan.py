@@ -144,7 +144,7 @@ def make_plan(asked: Sampling, ranks: int) -> Plan:
     coarse = fine
     if method.uses_coarse:
         coarse = asked.coarse.propagator(fine, step_noise)
-        if asked.coarse.network is not None:
+        if asked.coarse.model is not None:
             evaluators.append(coarse_evaluator(asked, coarse))
         else:
             check_variance(coarse, network, "the network")
@@ -216,17 +216,17 @@ def coarse_evaluator(asked: Sampling, coarse: Propagator) -> Evaluator:
     InputError
         If the network does not fit the fine one or the grid.
     """
-    network, fine = asked.coarse.network, asked.network
+    network, fine = asked.coarse.model, asked.network
     if network.shape != fine.shape:
         raise InputError(
-            f"the coarse network has samples of shape {network.shape} and the network of the fine "
+            f"`coarse_model` has samples of shape {network.shape} and the network of the fine "
             f"steps of shape {fine.shape}: they must be the same"
         )
     schedule = schedule_of(network)
     try:
         schedule.timestep([level.alpha_bar for level in coarse.grid.levels])
     except InputError as error:
-        raise InputError(f"the coarse network can't be told a level of the grid: {error}") from None
+        raise InputError(f"`coarse_model` can't be told a level of the grid: {error}") from None
     check_variance(coarse, network, "the coarse network")
     grid, device = coarse.grid, asked.device
     return Evaluator(network, grid, device, asked.dtype, asked.state_dtype, schedule=schedule)

@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, ClassVar, TypeVar
 
 from pydantic import Field
-from pydantic_settings import CliPositionalArg, SettingsConfigDict
 
-from pint_diffusion.commands.grid import grid_table, make_grid_file
 from pint_diffusion.errors import EXIT_NOT_CONVERGED, InputError, PintError
 from pint_diffusion.models import find_source
 from pint_diffusion.runtime.world import LocalWorld, World, open_world, read_launcher
-from pint_diffusion.settings.check import Check
-from pint_diffusion.settings.compare import Compare
-from pint_diffusion.settings.grid import GridSettings
-from pint_diffusion.settings.reading import FromCommandLine, parse, parse_over_file
-from pint_diffusion.settings.run import Settings, parse_run
+from pint_diffusion.settings.flags import as_flags
+from pint_diffusion.settings.reading import CommandSettings, help_of, parse
+
+if TYPE_CHECKING:
+    from pint_diffusion.settings.run import SamplingSettings, Settings
 
 HELP = """\
 usage: pint-diffusion COMMAND [options]
@@ -43,15 +42,18 @@ exit codes: 0 done, 1 failed, 2 bad input, 3 tolerance not reached, 4 network re
 wrong shape, 75 interrupted by a signal and can be resumed
 """
 
-Run = TypeVar("Run", bound=Settings)
+Run = TypeVar("Run", bound="SamplingSettings")
+
+LEVELS = {logging.INFO: "note", logging.WARNING: "warning"}
+"""What the command calls the levels of the library's log; all else is an error."""
 
 
-class Export(FromCommandLine):
+class Export(CommandSettings):
     """Draw the pictures of a finished run again, or write its events as a trace."""
 
-    model_config = SettingsConfigDict(cli_prog_name="pint-diffusion export")
+    name: ClassVar[str] = "export"
 
-    run: CliPositionalArg[Path] = Field(description="folder of the run")
+    run: Path = Field(description="folder of the run", json_schema_extra={"by_place": True})
     out: Path | None = Field(None, description="folder of the pictures; the run's if not given")
     trace: Path | None = Field(
         None,
@@ -60,12 +62,22 @@ class Export(FromCommandLine):
     )
 
 
-class Inspect(FromCommandLine):
+class Inspect(CommandSettings):
     """Say what is in the folder of a run, whatever became of it, and whether it is whole."""
 
-    model_config = SettingsConfigDict(cli_prog_name="pint-diffusion inspect")
+    name: ClassVar[str] = "inspect"
 
-    run: CliPositionalArg[Path] = Field(description="folder of the run")
+    run: Path = Field(description="folder of the run", json_schema_extra={"by_place": True})
+
+
+class Told(logging.Handler):
+    """Prints what the library logs, on standard error, with options as flags."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print a line."""
+        level = LEVELS.get(record.levelno, "error")
+        text = as_flags(record.getMessage())
+        print(f"pint-diffusion: {level}: {text}", file=sys.stderr, flush=True)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -80,11 +92,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         world = open_world(transport)
         return world
 
+    logger, told = logging.getLogger("pint_diffusion"), Told()
+    before = logger.level, logger.propagate
+    logger.addHandler(told)
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
     try:
         return _run(arguments, speaks, open_once)
     except PintError as error:
         if speaks:
-            print(f"pint-diffusion: error: {error}", file=sys.stderr, flush=True)
+            print(f"pint-diffusion: error: {as_flags(str(error))}", file=sys.stderr, flush=True)
         return error.exit_code
     except (Exception, KeyboardInterrupt):
         # The other ranks may be anywhere, so there is no agreeing with them.
@@ -92,35 +109,56 @@ def main(arguments: Sequence[str] | None = None) -> int:
         traceback.print_exc()
         world.abort(1)
         raise
+    finally:
+        logger.removeHandler(told)
+        logger.setLevel(before[0])
+        logger.propagate = before[1]
 
 
 def _run(arguments: list[str], speaks: bool, open_once: Callable[[str], World]) -> int:
     command = arguments[0] if arguments else "--help"
-    if not speaks and {"-h", "--help"} & {command, *arguments}:
+    asks = HELP_FLAGS & {command, *arguments}
+    if asks and not speaks:
         return 0
-    if command in ("-h", "--help"):
-        if speaks:
-            print(HELP, end="")
+    if command in HELP_FLAGS:
+        print(HELP, end="")
         return 0
-    commands = {
-        "sample": _sample,
-        "resume": _resume,
-        "compare": _compare,
-        "inspect": _inspect,
-        "export": _export,
-        "grid": _grid,
-        "check": _check,
-    }
-    if command not in commands:
+    if command not in COMMANDS:
         raise InputError(
-            f"unknown command {command!r}: it is one of {', '.join(commands)}; "
+            f"unknown command {command!r}: it is one of {', '.join(COMMANDS)}; "
             "see pint-diffusion --help"
         )
-    return commands[command](arguments[1:], speaks, open_once)
+    if asks:
+        print(help_of(_settings_kind(command), arguments[1:]), end="")
+        return 0
+    return COMMANDS[command](arguments[1:], speaks, open_once)
+
+
+def _settings_kind(command: str) -> type[CommandSettings]:
+    """Return the settings of a command; torch comes in with those that name methods or solvers."""
+    if command in ("sample", "resume"):
+        from pint_diffusion.settings.run import Settings
+
+        return Settings
+    if command == "compare":
+        from pint_diffusion.settings.compare import Compare
+
+        return Compare
+    if command == "grid":
+        from pint_diffusion.settings.grid import GridSettings
+
+        return GridSettings
+    if command == "check":
+        from pint_diffusion.settings.check import Check
+
+        return Check
+    return Inspect if command == "inspect" else Export
 
 
 def _sample(arguments: list[str], speaks: bool, open_once: Callable[[str], World]) -> int:
-    return _run_job(lambda: parse_run(arguments), speaks, open_once)
+    from pint_diffusion.settings.run import Settings
+
+    return _run_job(lambda: parse(Settings, arguments), speaks, open_once)
 
 
 def _resume(arguments: list[str], speaks: bool, open_once: Callable[[str], World]) -> int:
@@ -144,7 +182,6 @@ def _run_job(
     if agreed is None:
         return 0
     settings, world = agreed
-    # torch comes in here, once nothing that can be said without it is wrong
     from pint_diffusion.commands.sample import run_job
     from pint_diffusion.report.summary import summary_table
 
@@ -157,7 +194,9 @@ def _run_job(
 
 
 def _compare(arguments: list[str], speaks: bool, open_once: Callable[[str], World]) -> int:
-    agreed = _agree(lambda: parse_over_file(Compare, arguments), speaks, open_once)
+    from pint_diffusion.settings.compare import Compare
+
+    agreed = _agree(lambda: parse(Compare, arguments), speaks, open_once)
     if agreed is None:
         return 0
     from pint_diffusion.commands.compare.command import compare
@@ -223,16 +262,20 @@ def _export(arguments: list[str], speaks: bool, open_once: Callable[[str], World
             for path in draw_pictures(record, folder):
                 print(path)
         except OSError as error:
-            raise InputError(f"--out {folder} can't be written: {error}") from None
+            raise InputError(f"`out` {folder} can't be written: {error}") from None
     return 0
 
 
 def _grid(arguments: list[str], speaks: bool, open_once: Callable[[str], World]) -> int:
+    from pint_diffusion.settings.grid import GridSettings
+
     settings = parse(GridSettings, arguments)
     launcher = read_launcher()
     if launcher is not None and launcher.size > 1:
         raise InputError("grid runs in one process: start it without a launcher")
     find_source(settings.model)
+    from pint_diffusion.commands.grid import grid_table, make_grid_file
+
     grid = make_grid_file(settings)
     print(f"{settings.file}: {grid.steps} steps, --spacing {settings.spacing}")
     print(grid_table(grid), flush=True)
@@ -240,7 +283,23 @@ def _grid(arguments: list[str], speaks: bool, open_once: Callable[[str], World])
 
 
 def _check(arguments: list[str], speaks: bool, open_once: Callable[[str], World]) -> int:
+    from pint_diffusion.settings.check import Check
+
     settings = parse(Check, arguments)
     from pint_diffusion.commands.check.command import check
 
     return check(settings, open_once)
+
+
+HELP_FLAGS = {"-h", "--help", "--help-all"}
+
+COMMANDS: dict[str, Callable[[list[str], bool, Callable[[str], World]], int]] = {
+    "sample": _sample,
+    "resume": _resume,
+    "compare": _compare,
+    "inspect": _inspect,
+    "export": _export,
+    "grid": _grid,
+    "check": _check,
+}
+"""Commands by their names."""

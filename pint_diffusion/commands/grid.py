@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pint_diffusion
-from pint_diffusion.build.from_settings import spacing_of
+from pint_diffusion.build.from_settings import spacing_of, with_classes
 from pint_diffusion.errors import InputError
 from pint_diffusion.grid import SLICINGS, TimeGrid, write_grid
 from pint_diffusion.grid.gits import best_path
@@ -27,7 +27,6 @@ def make_grid_file(settings: GridSettings) -> TimeGrid:
 
     from pint_diffusion.grid.teacher import measured_costs
     from pint_diffusion.models import load_denoiser
-    from pint_diffusion.models.conditional import condition
     from pint_diffusion.models.denoiser import schedule_of
     from pint_diffusion.numerics.noise import initial_noise
     from pint_diffusion.runtime.device import bind_device, check_dtype
@@ -37,14 +36,8 @@ def make_grid_file(settings: GridSettings) -> TimeGrid:
     device = bind_device(settings.device, 0)
     dtype = check_dtype(settings.dtype, device)
     state_dtype = torch.float64 if dtype == torch.float64 else torch.float32
-    denoiser = condition(
-        load_denoiser(settings.model, device, dtype),
-        settings.labels,
-        settings.samples,
-        settings.guidance,
-        settings.guidance_rescale,
-        settings.null_class,
-    )
+    network = load_denoiser(settings.model, device, dtype)
+    denoiser = with_classes(network, settings, settings.samples)
     schedule = schedule_of(denoiser)
     noise = initial_noise(settings.seed, range(settings.samples), denoiser.shape, state_dtype)
 
@@ -58,7 +51,7 @@ def make_grid_file(settings: GridSettings) -> TimeGrid:
         fine = teacher.levels(schedule, settings.teacher_steps)
         levels = tuple(fine[i] for i in best_path(costs(fine), settings.steps))
     else:
-        levels = spacing_of(settings).levels(schedule, settings.steps)
+        levels = spacing_of(settings, settings.spacing).levels(schedule, settings.steps)
     bounds = None
     if settings.slices is not None and settings.slicing == "cost":
         bounds = best_path(costs(levels), settings.slices, factor=1)
@@ -71,14 +64,16 @@ def make_grid_file(settings: GridSettings) -> TimeGrid:
 def check_file(path: Path, force: bool) -> None:
     """Refuse a file that is there, or that has no folder to be in, before anything is computed."""
     if path.exists() and not force:
-        raise InputError(f"{path} exists: give another name, or --force to overwrite it")
+        raise InputError(f"{path} exists: give another name, or `force` to overwrite it")
     if path.is_dir() or not path.parent.is_dir():
         raise InputError(f"{path} can't be written: give a file in a folder that exists")
 
 
 def provenance(settings: GridSettings) -> list[str]:
     """Say how a grid was made, as lines of a comment."""
-    values = settings.model_dump(mode="json", exclude={"file", "force"}, exclude_none=True)
+    values = {
+        k: v for k, v in settings.told().items() if k not in ("file", "force") and v is not None
+    }
     made_by = f"pint-diffusion {pint_diffusion.__version__} grid"
     return [made_by, *(f"{key}: {value}" for key, value in values.items())]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import sys
+import logging
 import threading
 
 from pint_diffusion.build.from_settings import plan_of
@@ -24,6 +24,8 @@ from pint_diffusion.store.clear import STREAM
 from pint_diffusion.store.folder import Files
 from pint_diffusion.store.master import read_run
 from pint_diffusion.store.record import RunRecord
+
+LOG = logging.getLogger(__name__)
 
 
 def run_job(
@@ -70,6 +72,9 @@ def run_job(
     plan = world.agree(lambda: plan_of(settings, world, denoiser))
     refuse_differences(plan, world, settings.to_yaml())
     world.agree(lambda: refuse_own_start(settings))
+    doubt = plan.method.doubt(plan.problem)
+    if doubt is not None and world.rank == 0:
+        LOG.warning(doubt, extra={"rank": 0})
     if settings.warmup:
         with contextlib.suppress(PintError):  # the run itself will say where it went wrong
             warm_up(plan)
@@ -93,10 +98,9 @@ def run_job(
                 f"'pint-diffusion resume {settings.out}'"
             ) from None
         if settings.verify and world.rank == 0 and run.sequential is None:
-            print(
-                "pint-diffusion: note: a signal ended the sequential sampler of --verify; the run "
-                "is complete",
-                file=sys.stderr,
+            LOG.info(
+                "a signal ended the sequential sampler of `verify`; the run is complete",
+                extra={"rank": 0},
             )
         return world.agree(lambda: read_and_draw(settings) if world.rank == 0 else None)
 
@@ -127,12 +131,12 @@ def refuse_own_start(settings: Settings) -> None:
     InputError
         If it is in the folder of the run.
     """
-    begin = settings.warm_start
+    begin = settings.method.begins_on
     if begin is not None:
         run = begin if begin.is_dir() else begin.parent
         if run.resolve() == settings.out.resolve():
             raise InputError(
-                f"--out {settings.out} holds the run of --warm-start, which this one would "
+                f"`out` {settings.out} holds the run of `warm_start`, which this one would "
                 "overwrite: give another folder"
             )
 

@@ -24,11 +24,11 @@ def check_bounds(bounds: Sequence[int], steps: int) -> None:
 def even_bounds(steps: int, slices: int) -> tuple[int, ...]:
     """Cut N ``steps`` into M ``slices`` that differ by at most one step; return M + 1 indices."""
     if slices < 1:
-        raise InputError(f"slices is {slices}; at least one slice is needed")
+        raise InputError(f"`slices` is {slices}; at least one slice is needed")
     if steps < slices:
         raise InputError(
-            f"steps is {steps} but slices is {slices}: every slice needs at least one step, "
-            "so raise --steps or lower --slices"
+            f"`steps` is {steps} but `slices` is {slices}: every slice needs at least one step, "
+            "so raise `steps` or lower `slices`"
         )
     return tuple(n * steps // slices for n in range(slices + 1))
 

@@ -157,7 +157,7 @@ class Spacing:
         t, alpha_bar = (self._in_t if self.name in IN_T else self._in_sigma)(schedule, steps)
         if (np.diff(alpha_bar) <= 0).any():
             raise InputError(
-                f"--steps {steps} with --spacing {self.name}{self._said()} puts two levels in one "
+                f"`steps` {steps} with `spacing` {self.name}{self._said()} puts two levels in one "
                 "place or in the wrong order: take fewer steps or another spacing"
             )
         return tuple(Level(float(a), float(b)) for a, b in zip(t, alpha_bar, strict=True))
@@ -187,17 +187,17 @@ class Spacing:
         low = least.sigma if self.sigma_min is None else self.sigma_min
         if high == np.inf:
             raise InputError(
-                f"the spacing {self.name} needs --sigma-max here: the noisiest level of this "
+                f"the spacing {self.name} needs `sigma_max` here: the noisiest level of this "
                 "network is pure noise, whose sigma is infinite"
             )
         if high > noisiest.sigma * (1 + 1e-6):
             raise InputError(
-                f"--sigma-max {high:g} is outside the schedule, whose greatest sigma is "
+                f"`sigma_max` {high:g} is outside the schedule, whose greatest sigma is "
                 f"{noisiest.sigma:g}"
             )
         if low >= high:
             raise InputError(
-                f"sigma falls from --sigma-max to --sigma-min, but {high:g} is not above {low:g}"
+                f"sigma falls from `sigma_max` to `sigma_min`, but {high:g} is not above {low:g}"
             )
         ends_clean = self.final == "clean"
         sigma = IN_SIGMA[self.name](high, low, steps if ends_clean else steps + 1, self.rho)
@@ -213,32 +213,32 @@ class Spacing:
 
     def _check(self, schedule: Schedule, steps: int) -> None:
         if steps < 1:
-            raise InputError(f"steps is {steps}; at least one step is needed")
+            raise InputError(f"`steps` is {steps}; at least one step is needed")
         if self.name not in SPACINGS:
             raise InputError(
-                f"--spacing {self.name} is unknown: it is one of {', '.join(SPACINGS)}"
+                f"`spacing` {self.name} is unknown: it is one of {', '.join(SPACINGS)}"
             )
-        for flag, value in (
-            *(("sigma-min", self.sigma_min), ("sigma-max", self.sigma_max)),
+        for name, value in (
+            *(("sigma_min", self.sigma_min), ("sigma_max", self.sigma_max)),
             *(("rho", self.rho), ("shift", self.shift)),
         ):
             if value is not None and not 0 < value < np.inf:
-                raise InputError(f"--{flag} is {value:g}, but must be a number above 0")
+                raise InputError(f"`{name}` is {value:g}, but must be a number above 0")
         if self.name in IN_T and (self.sigma_min, self.sigma_max) != (None, None):
             raise InputError(
-                f"--sigma-min and --sigma-max are for spacings in sigma ({', '.join(IN_SIGMA)}), "
+                f"`sigma_min` and `sigma_max` are for spacings in sigma ({', '.join(IN_SIGMA)}), "
                 f"and {self.name} is one in t"
             )
         if self.name != "karras" and self.rho != 7:
-            raise InputError(f"--rho is for --spacing karras, and the spacing is {self.name}")
+            raise InputError(f"`rho` is for `spacing` karras, and the spacing is {self.name}")
         if self.shift != 1 and not isinstance(schedule, FlowSchedule):
             raise InputError(
-                f"--shift {self.shift:g} is for flow-matching networks, and this is none"
+                f"`shift` {self.shift:g} is for flow-matching networks, and this is none"
             )
         if self.shift != 1 and self.name in IN_SIGMA:
             raise InputError(
-                f"--shift {self.shift:g} is for spacings in t ({', '.join(IN_T)}): it multiplies "
-                f"every sigma, so give --sigma-min and --sigma-max to {self.name} instead"
+                f"`shift` {self.shift:g} is for spacings in t ({', '.join(IN_T)}): it multiplies "
+                f"every sigma, so give `sigma_min` and `sigma_max` to {self.name} instead"
             )
         if self.whole_timesteps:
             self._check_whole(schedule, steps)
@@ -246,22 +246,22 @@ class Spacing:
     def _check_whole(self, schedule: Schedule, steps: int) -> None:
         if isinstance(schedule, SigmaSchedule):
             raise InputError(
-                "--whole-timesteps is for networks that are told a timestep, and this one is told "
+                "`whole_timesteps` is for networks that are told a timestep, and this one is told "
                 "sigma"
             )
         available = round(schedule.first - schedule.clean)
         if self.name in IN_T and steps > available:
             raise InputError(
-                f"--whole-timesteps allows at most {available} steps, the network's training "
-                f"steps, and --steps is {steps}"
+                f"`whole_timesteps` allows at most {available} steps, the network's training "
+                f"steps, and `steps` is {steps}"
             )
 
     def _said(self) -> str:
-        """Return, as flags, the options that can move levels together."""
+        """Return, for a sentence, the options that can move levels together."""
         return (
-            " --whole-timesteps" * self.whole_timesteps
-            + f" --shift {self.shift:g}" * (self.shift != 1)
-            + " --final least" * (self.final == "least")
+            " `whole_timesteps`" * self.whole_timesteps
+            + f" `shift` {self.shift:g}" * (self.shift != 1)
+            + " `final` least" * (self.final == "least")
         )
 
 

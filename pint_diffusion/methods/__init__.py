@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
+from pydantic import BeforeValidator
+
 from pint_diffusion.methods.chords import Chords
 from pint_diffusion.methods.method import Method
 from pint_diffusion.methods.parareal import Parareal
@@ -10,11 +14,12 @@ from pint_diffusion.methods.rounds.parataa import ParaTAA
 from pint_diffusion.methods.rounds.piadm import PIADM
 from pint_diffusion.methods.rounds.window import Window
 from pint_diffusion.methods.sequential import Sequential
+from pint_diffusion.options import Registry
 
-METHODS: dict[str, type[Method]] = {
-    method.name: method
-    for method in (Parareal, Sequential, ParaDiGMS, ParaTAA, PIADM, Window, Chords)
-}
+METHODS = Registry(Method, Parareal, Sequential, ParaDiGMS, ParaTAA, PIADM, Window, Chords)  # type: ignore[type-abstract]
 """Methods by the name they have on the command line."""
 
-__all__ = ["METHODS", "Method", *(method.__name__ for method in METHODS.values())]
+AnyMethod = Annotated[Method, BeforeValidator(METHODS.make)]
+"""Type of a field with a method: an object, a name, or a mapping of name and options."""
+
+__all__ = ["METHODS", "AnyMethod", "Method", *(method.__name__ for method in METHODS.values())]

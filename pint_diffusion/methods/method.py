@@ -90,6 +90,10 @@ class Method(Options):
             If it can't.
         """
 
+    def doubt(self, problem: Problem) -> str | None:
+        """Say why a run can't be expected to be faster than the sequential sampler, or None."""
+        return None
+
     def columns(self, grid: TimeGrid) -> int:
         """Return the number of columns n = 0, 1, ... in the checkpoint of an iteration."""
         return grid.slices

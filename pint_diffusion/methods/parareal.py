@@ -30,7 +30,7 @@ from pydantic import Field
 from torch import Tensor
 
 from pint_diffusion.errors import InputError
-from pint_diffusion.methods.method import Sliced, Start, best_slices
+from pint_diffusion.methods.method import EXPECTED_ITERATIONS, Sliced, Start, best_slices
 from pint_diffusion.methods.problem import Problem
 from pint_diffusion.methods.times import parareal_on
 from pint_diffusion.options import FREE
@@ -64,6 +64,20 @@ class Parareal(Sliced):
                 "`corrector_steps` draws noise at slice boundaries, which the coarse solves of "
                 "parareal know nothing of: take the method piadm"
             )
+
+    def doubt(self, problem: Problem) -> str | None:
+        """Compare evaluations one after another of the iterations to be expected with N's."""
+        fine, coarse = try_walk(problem.fine, "fine"), try_walk(problem.coarse, "coarse")
+        k = min(EXPECTED_ITERATIONS, problem.max_iterations)
+        slices, free = len(fine), {1: 1.0}
+        deep = parareal_on(fine, coarse, problem.evaluates_alike, k, slices, free)
+        if deep < sum(fine):
+            return None
+        return (
+            f"{k} iterations of parareal with {slices} slices are {deep:g} evaluations one after "
+            f"another, and the sequential sampler makes {sum(fine)}: nothing is gained, so take "
+            f"more `steps`, or another number of `slices`"
+        )
 
     def default_slices(self, steps: int, ranks: int) -> int:
         """Return the multiple of the ranks that takes the fewest evaluations in a row."""

@@ -179,10 +179,10 @@ def condition(
     _check_guidance(guidance, rescale)
     classes = getattr(network, "classes", None)
     if classes is None:
-        given = {"labels": labels, "guidance": guidance, "null-class": null_class}
-        for flag in (flag for flag, value in given.items() if value is not None):
+        given = {"labels": labels, "guidance": guidance, "null_class": null_class}
+        for name in (name for name, value in given.items() if value is not None):
             raise InputError(
-                f"--{flag} is given, but the network is unconditional; leave it out, or use a "
+                f"`{name}` is given, but the network is unconditional; leave it out, or use a "
                 "class-conditional network"
             )
         return cast(Denoiser, network)
@@ -191,16 +191,16 @@ def condition(
         labels = [label for label in range(classes) if label != null] or [0]
     elif not 0 < len(labels) <= samples:
         raise InputError(
-            f"--labels has {len(labels)} labels for {samples} samples; give at least one and at "
+            f"`labels` has {len(labels)} labels for {samples} samples; give at least one and at "
             "most one for each sample, the samples take them in turn"
         )
     _check_labels("labels", labels, classes)
     if null is not None:
-        _check_labels("null-class", [null], classes)
+        _check_labels("null_class", [null], classes)
     elif guidance not in (None, 1):
         raise InputError(
-            f"--guidance is {guidance:g}, but the network does not say which label stands for no "
-            "class; name it with --null-class"
+            f"`guidance` is {guidance:g}, but the network does not say which label stands for no "
+            "class; name it with `null_class`"
         )
     return Conditioned(
         cast(ClassConditional, network),
@@ -211,21 +211,21 @@ def condition(
     )
 
 
-def _check_labels(flag: str, labels: Sequence[int], classes: int) -> None:
+def _check_labels(name: str, labels: Sequence[int], classes: int) -> None:
     for label in labels:
         if not 0 <= label < classes:
             raise InputError(
-                f"--{flag} has {label}, but the network's labels are 0 to {classes - 1}"
+                f"`{name}` has {label}, but the network's labels are 0 to {classes - 1}"
             )
 
 
 def _check_guidance(guidance: float | None, rescale: float) -> None:
     if guidance is not None and not isfinite(guidance):
-        raise InputError(f"--guidance is {guidance}; give a finite number, such as 3")
+        raise InputError(f"`guidance` is {guidance}; give a finite number, such as 3")
     if not 0 <= rescale <= 1:
-        raise InputError(f"--guidance-rescale is {rescale}; give a share between 0 and 1")
+        raise InputError(f"`guidance_rescale` is {rescale}; give a share between 0 and 1")
     if rescale > 0 and guidance is None:
         raise InputError(
-            f"--guidance-rescale is {rescale:g}, but there is no guidance to rescale; give "
-            "--guidance too, or leave it out"
+            f"`guidance_rescale` is {rescale:g}, but there is no guidance to rescale; give "
+            "`guidance` too, or leave it out"
         )

@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import math
-import sys
 from numbers import Real
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import torch
@@ -16,6 +11,7 @@ import torch
 from pint_diffusion.errors import InputError, reason
 from pint_diffusion.models.denoiser import Denoiser, schedule_of
 from pint_diffusion.numerics.prediction import PREDICTION_TYPES
+from pint_diffusion.third_party import load
 
 ATTRIBUTES = ("shape", "prediction", "data_range")
 
@@ -39,12 +35,7 @@ def load_factory(spec: str, device: torch.device, dtype: torch.dtype) -> Denoise
         no `Denoiser`.
     """
     source, _, name = spec.rpartition(":")
-    try:
-        is_file = source.endswith(".py")
-        module = _import_file(Path(source)) if is_file else importlib.import_module(source)
-        factory = getattr(module, name, None)
-    except (Exception, SystemExit) as error:
-        raise InputError(f"{spec}: {source} can't be imported ({reason(error)})") from error
+    factory = load(spec)
     if not callable(factory):
         raise InputError(f"{spec}: {source} has no function {name}; write one that returns a model")
     try:
@@ -59,22 +50,6 @@ def load_factory(spec: str, device: torch.device, dtype: torch.dtype) -> Denoise
         told = str(error) if isinstance(error, InputError) else reason(error)
         raise InputError(f"{spec}: {name} returned no usable denoiser: {told}") from error
     return model
-
-
-def _import_file(file: Path) -> ModuleType:
-    """Run a file as a module of its own, under a name that no other module has."""
-    name = f"pint_diffusion_factory_{file.stem}"
-    spec = importlib.util.spec_from_file_location(name, file)
-    if spec is None or spec.loader is None:
-        raise ImportError(f"{file} is no Python file")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # dataclasses and pickle look their module up by name
-    try:
-        spec.loader.exec_module(module)
-    except BaseException:
-        del sys.modules[name]
-        raise
-    return module
 
 
 def check_denoiser(model: Any) -> None:

@@ -81,7 +81,7 @@ class Mixture(Source):
     def check(self, spec: str) -> None:
         """Check that the file exists."""
         if not os.path.isfile(spec[4:]):
-            raise InputError(f"model {spec}: no such file; give gmm:FILE.npz")
+            raise InputError(f"`model` {spec}: no such file; give gmm:FILE.npz")
 
     def peek(self, spec: str) -> tuple[int, tuple[int, ...]]:
         """Read the header of the array of means."""
@@ -142,9 +142,9 @@ class Factory(Source):
         is_file = source.endswith(".py")
         words = [name] if is_file else [name, *source.split(".")]
         if not all(word.isidentifier() for word in words):
-            raise InputError(f"model {spec!r}: is not of the form module:factory; {advice()}")
+            raise InputError(f"`model` {spec!r}: is not of the form module:factory; {advice()}")
         if is_file and not os.path.isfile(source):
-            raise InputError(f"model {spec}: there is no file {source}")
+            raise InputError(f"`model` {spec}: there is no file {source}")
 
     def load(self, spec: str, device: torch.device, dtype: torch.dtype) -> Denoiser:
         """Call the factory, see `load_factory`."""
@@ -195,7 +195,7 @@ def find_source(spec: str | None) -> tuple[Source, str]:
             source.check(spec)
             return source, spec
     found = "is a file" if os.path.isfile(spec) else "no such directory"
-    raise InputError(f"model {spec!r}: {found}; {advice()}")
+    raise InputError(f"`model` {spec!r}: {found}; {advice()}")
 
 
 def peek(spec: str | None) -> tuple[int, tuple[int, ...]]:

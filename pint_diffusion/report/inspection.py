@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pint_diffusion.errors import InputError, StoreError
+from pint_diffusion.options import plain
+from pint_diffusion.settings.flags import flags_of, place_of
 from pint_diffusion.settings.run import Settings
 from pint_diffusion.store.manifest import Manifest, parts_of
 from pint_diffusion.store.master import EVENTS, open_master, own_dataset, read_facts, read_settings
@@ -115,18 +118,11 @@ def _what_runs(found: Inspection) -> list[tuple[str, str]]:
     status = str(facts["status"]).strip()
     if status == "running":
         status += f", or killed: last written {_ago(found.age)}"
-    defaults = {name: field.default for name, field in Settings.model_fields.items()}
-    given = Settings(**config).model_dump(mode="json")
-    shown = [
-        f"--{name.replace('_', '-')}" + ("" if value is True else f" {_text(value)}")
-        for name, value in given.items()
-        if name in config and value != defaults[name] and name not in ("out", "force")
-    ]
     hosts = Counter(facts["hosts"])
     rows = [
         ("run", str(found.folder)),
         ("status", status),
-        ("settings", " ".join(shown) or "all defaults"),
+        ("settings", " ".join(_given(config)) or "all defaults"),
         ("ranks", ", ".join(f"{count} on {host}" for host, count in hosts.items())),
     ]
     if facts["segment"]:
@@ -134,6 +130,21 @@ def _what_runs(found: Inspection) -> list[tuple[str, str]]:
         begun = f"after iteration {after}" if after >= 0 else "from the beginning"
         rows.append(("resumed", f"{facts['segment']} x, the last time {begun}"))
     return rows
+
+
+def _given(config: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the settings of a run that differ from the defaults, as flags."""
+    choices = Settings.choices.items()
+    chosen = {name: known.get(config[name]["name"], known.base) for name, known in choices}
+    for flag in sorted(flags_of(Settings, chosen), key=lambda flag: place_of(flag.group)):
+        value: Any = config
+        for name in flag.path:
+            value = value.get(name) if isinstance(value, Mapping) else None
+        default = plain(flag.field.get_default(call_default_factory=True))
+        if flag.path[-1] == "name":
+            default = default["name"]
+        if value not in (None, default) and flag.resume != "new":
+            yield f"{flag.dashed} {_text(value)}".removesuffix(" True")
 
 
 def _what_is_there(found: Inspection) -> list[tuple[str, str]]:
@@ -197,4 +208,6 @@ def _ago(seconds: float) -> str:
 
 
 def _text(value: Any) -> str:
+    if isinstance(value, Mapping):
+        value = value.get("name")
     return ",".join(map(str, value)) if isinstance(value, list) else str(value)

@@ -156,9 +156,9 @@ def _what_ran(record: RunRecord) -> list[tuple[str, str]]:
     if devices:
         where += ", " + _some([name if c == 1 else f"{c} x {name}" for name, c in devices.items()])
     rows = [
-        ("method", facts.get("method", config["method"])),
+        ("method", str(facts["method"])),
         ("solver", _solvers(record)),
-        ("model", str(config["model"] or "bundled")),
+        ("model", str(config.get("model") or "bundled")),
         ("steps N", str(steps)),
         *([("options", str(facts["options"]))] if facts["options"] else []),
         *([("slices M", f"{slices} {per_slice}")] if facts["uses_coarse"] else []),
@@ -175,16 +175,16 @@ def _what_ran(record: RunRecord) -> list[tuple[str, str]]:
 
 
 def _solvers(record: RunRecord) -> str:
-    config, facts = record.config, record.facts
+    facts = record.facts
     if not facts["uses_coarse"]:
-        return str(config["solver"])
+        return str(facts["solver"])
     noise = ", summed noise" if facts.get("summed_noise") else ""
-    return f"{config['solver']}, coarse {facts['coarse_solver']}{noise}"
+    return f"{facts['solver']}, coarse {facts['coarse_solver']}{noise}"
 
 
 def _how_it_stopped(record: RunRecord) -> list[tuple[str, str]]:
     facts = record.facts
-    k, sweeps = int(facts["iterations"]), record.config.get("sweeps")
+    k, sweeps = int(facts["iterations"]), record.config["method"].get("sweeps")
     if not len(record.change):
         return []
     if facts.get("exact"):
@@ -261,7 +261,7 @@ def _how_long_it_took(record: RunRecord) -> list[tuple[str, str]]:
     rows = [("wall time", _seconds(wall))]
     if facts.get("evaluation_time") is not None:
         rows.append(("one network call", _seconds(float(facts["evaluation_time"])) + " (mean)"))
-    parallel = facts.get("method", record.config["method"]) != "sequential"
+    parallel = facts["iterates"]
     if sequential is None and parallel and not is_resumed(record):
         rows.append(("speed-up", "not measured; --verify also runs the sequential sampler"))
     if sequential is not None:

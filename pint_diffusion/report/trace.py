@@ -75,7 +75,7 @@ def write_trace(folder: Path, path: Path) -> int:
     try:
         path.write_text(json.dumps(trace), encoding="utf-8")
     except OSError as error:
-        raise InputError(f"--trace {path} can't be written: {error.strerror}") from None
+        raise InputError(f"`trace` {path} can't be written: {error.strerror}") from None
     return len(made)
 
 

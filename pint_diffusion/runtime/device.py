@@ -59,7 +59,7 @@ def find_device(choice: str, local_rank: int) -> torch.device:
         devices = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if choice == "cuda" and not devices:
         raise InputError(
-            "`device` is cuda, but torch sees no CUDA device here: use cpu, or check "
+            "`device` cuda, but torch sees no CUDA device here: use `device` cpu, or check "
             "the driver, CUDA_VISIBLE_DEVICES and that torch is a CUDA build"
         )
     if choice == "cpu" or not devices:

@@ -232,8 +232,8 @@ def open_world(transport: str) -> World:
     if transport == "local":
         if launcher is not None and launcher.size > 1:
             raise InputError(
-                f"--transport local means one process, but {launcher.name} started "
-                f"{launcher.size}: start one process, or use --transport mpi"
+                f"`transport` local means one process, but {launcher.name} started "
+                f"{launcher.size}: start one process, or use `transport` mpi"
             )
         return LocalWorld()
     try:
@@ -241,7 +241,7 @@ def open_world(transport: str) -> World:
     except Exception as error:
         raise InputError(
             f"mpi4py found no MPI library ({error}): load your cluster's MPI, or "
-            "pip install 'pint-diffusion[mpich]', or use --transport local in one process"
+            "pip install 'pint-diffusion[mpich]', or use `transport` local in one process"
         ) from None
     if launcher is not None and launcher.size != MPI.COMM_WORLD.size:
         raise InputError(

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field, PositiveInt
-from pydantic_settings import SettingsConfigDict
 
-from pint_diffusion.settings.reading import FromCommandLine
-from pint_diffusion.settings.run import Settings
+from pint_diffusion.settings.common import OfNetwork
+from pint_diffusion.settings.reading import CommandSettings
 
 
-class Check(FromCommandLine):
+class Check(CommandSettings):
     """Say what MPI, launcher, devices, network, clocks and files are, and what is wrong."""
 
-    model_config = SettingsConfigDict(cli_prog_name="pint-diffusion check")
+    name: ClassVar[str] = "check"
 
     out: Path = Field(Path("."), description="folder whose file system is tested")
     model: str | None = Field(
@@ -25,4 +24,4 @@ class Check(FromCommandLine):
     slices: PositiveInt | None = Field(
         None, description="time slices M whose memory is counted; the number of ranks if not given"
     )
-    device: Literal["auto", "cpu", "cuda"] = Settings.model_fields["device"]  # type: ignore[assignment]
+    device: Literal["auto", "cpu", "cuda"] = OfNetwork.model_fields["device"]  # type: ignore[assignment]

@@ -1,22 +1,26 @@
-"""Settings of ``pint-diffusion compare``; imports no torch."""
+"""Settings of ``pint-diffusion compare``."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, PositiveInt
-from pydantic_settings import SettingsConfigDict
 
-from pint_diffusion.settings.run import Settings
+from pint_diffusion.methods.method import Sliced
+from pint_diffusion.settings.common import FILES
+from pint_diffusion.settings.run import SamplingSettings
 
 
-class Compare(Settings):
-    """Compare all methods on one network, solver, grid and seed; flags of ``sample`` say which."""
+class Compare(SamplingSettings):
+    """Compare all methods on one network, solver, grid and seed."""
 
-    model_config = SettingsConfigDict(cli_prog_name="pint-diffusion compare")
+    name: ClassVar[str] = "compare"
+    group: ClassVar[str] = "methods"
 
     methods: tuple[str, ...] | None = Field(
-        None, description="what to compare, as named in the table; everything if not given"
+        None,
+        description="what to compare, as named in the table; everything if not given",
     )
     target: float = Field(
         1e-3,
@@ -26,6 +30,19 @@ class Compare(Settings):
         "also tuned",
     )
     devices: tuple[PositiveInt, ...] = Field(
-        (4, 8, 32), description="device counts: windows of these sizes, and times on so many"
+        (4, 8, 32),
+        description="device counts: windows of these sizes, and times on so many",
     )
-    out: Path = Field(Path("pint_compare"), description="folder for the table and the figure")
+    slices: PositiveInt | None = Sliced.model_fields["slices"]  # type: ignore[assignment]
+    bounds: tuple[int, ...] | None = Sliced.model_fields["bounds"]  # type: ignore[assignment]
+    slicing: Literal["even", "logsnr", "ou"] = Sliced.model_fields["slicing"]  # type: ignore[assignment]
+    out: Path = Field(
+        Path("pint_compare"),
+        json_schema_extra=FILES,
+        description="folder for the table and the figure",
+    )
+
+    @property
+    def division(self) -> dict[str, Any]:
+        """Options of the methods that have slices."""
+        return {"slices": self.slices, "bounds": self.bounds, "slicing": self.slicing}

@@ -3,72 +3,60 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import ClassVar, Literal
 
-from pydantic import Field, PositiveInt, model_validator
-from pydantic_settings import CliPositionalArg, SettingsConfigDict
+from pydantic import Field, PositiveInt
 
-from pint_diffusion.settings.reading import FromCommandLine
-from pint_diffusion.settings.run import Settings, SpacingName
-
-
-def _same(name: str) -> Any:
-    """The field of `sample`, with default and description."""
-    return Settings.model_fields[name]
+from pint_diffusion.errors import InputError
+from pint_diffusion.settings.common import FILES, GRID, OfNetwork, OfSpacing, SpacingName
 
 
-class GridSettings(FromCommandLine):
+class GridSettings(OfNetwork, OfSpacing):
     """Compute noise levels and slice boundaries and store them in a grid file."""
 
-    model_config = SettingsConfigDict(cli_prog_name="pint-diffusion grid")
+    name: ClassVar[str] = "grid"
 
-    file: CliPositionalArg[Path] = Field(description="grid file to write, YAML")
-    model: str | None = _same("model")
-    labels: tuple[int, ...] | None = _same("labels")
-    guidance: float | None = _same("guidance")
-    guidance_rescale: float = _same("guidance_rescale")
-    null_class: int | None = _same("null_class")
-    steps: PositiveInt = Field(20, le=1_000_000, description="steps N from noise to data")
+    file: Path = Field(
+        description="grid file to write, YAML", json_schema_extra=FILES | {"by_place": True}
+    )
+    steps: PositiveInt = Field(
+        20, le=1_000_000, json_schema_extra=GRID, description="steps N from noise to data"
+    )
     spacing: Literal["gits", SpacingName] = Field(
-        "gits", description="where the levels lie; gits: chosen out of a teacher walk's"
+        "gits",
+        json_schema_extra=GRID,
+        description="where the levels lie; gits: chosen out of a teacher walk's",
     )
     teacher_steps: PositiveInt = Field(
-        60, le=1_000_000, description="steps of the teacher walk of gits"
+        60, le=1_000_000, json_schema_extra=GRID, description="steps of the teacher walk of gits"
     )
     teacher_spacing: SpacingName = Field(
-        "karras", description="where the levels of the teacher walk lie"
+        "karras", json_schema_extra=GRID, description="where the levels of the teacher walk lie"
     )
     samples: PositiveInt = Field(4, description="samples S of the walks that measure costs")
-    seed: int = _same("seed")
-    whole_timesteps: bool = _same("whole_timesteps")
-    sigma_min: float | None = _same("sigma_min")
-    sigma_max: float | None = _same("sigma_max")
-    rho: float = _same("rho")
-    shift: float = _same("shift")
-    final: Literal["clean", "least"] = _same("final")
     slices: PositiveInt | None = Field(
-        None, description="time slices M; no boundaries in the file if not given"
+        None,
+        json_schema_extra=GRID,
+        description="time slices M; no boundaries in the file if not given",
     )
     slicing: Literal["even", "logsnr", "ou", "cost"] = Field(
         "even",
+        json_schema_extra=GRID,
         description="what slices have alike, or cost: their one-step errors have the least sum",
     )
-    dtype: Literal["float64", "float32", "bfloat16", "float16"] = _same("dtype")
-    device: Literal["auto", "cpu", "cuda"] = _same("device")
-    force: bool = Field(False, description="overwrite the file")
+    force: bool = Field(False, json_schema_extra=FILES, description="overwrite the file")
 
-    @model_validator(mode="after")
-    def _fits(self) -> GridSettings:
+    def model_post_init(self, context: object) -> None:
+        """Refuse settings that contradict one another."""
         if self.spacing == "gits" and self.steps > self.teacher_steps:
-            raise ValueError(
-                f"--steps {self.steps} can't be chosen out of --teacher-steps "
+            raise InputError(
+                f"`steps` {self.steps} can't be chosen out of `teacher_steps` "
                 f"{self.teacher_steps}: raise the latter"
             )
         if self.slices is None and self.slicing != "even":
-            raise ValueError(f"--slicing {self.slicing} needs --slices, the number of slices")
+            raise InputError(f"`slicing` {self.slicing} needs `slices`, the number of slices")
         if self.slices is not None and self.slices > self.steps:
-            raise ValueError(
-                f"--steps {self.steps} is less than --slices {self.slices}: every slice needs at "
-                "least one step, so raise --steps or lower --slices"
+            raise InputError(
+                f"`steps` {self.steps} is less than `slices` {self.slices}: every slice needs at "
+                "least one step, so raise `steps` or lower `slices`"
             )
-        return self

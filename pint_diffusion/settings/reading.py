@@ -1,113 +1,169 @@
-"""Settings that are read from flags and YAML: how, and what is said of wrong ones."""
+"""Settings of a command: how they are read from flags and YAML, and written."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import yaml
-from pydantic import ValidationError
-from pydantic_settings import (
-    BaseSettings,
-    PydanticBaseSettingsSource,
-    SettingsConfigDict,
-    SettingsError,
-)
+from pydantic import Field
 
 from pint_diffusion.errors import InputError
+from pint_diffusion.options import Options, plain
+from pint_diffusion.settings import flags
 
-Parsed = TypeVar("Parsed", bound="FromCommandLine")
-
-OWN_FLAGS = ("config", "print_config")
-"""Settings that are about how settings are read, and stand in no file of them."""
+Parsed = TypeVar("Parsed", bound="CommandSettings")
 
 
-class FromCommandLine(BaseSettings):
-    """Settings that are read from flags, and never from environment variables."""
+class CommandSettings(Options):
+    """What a command is told: from Python by nested values, on the command line by flags.
 
-    model_config = SettingsConfigDict(
-        extra="forbid",
-        frozen=True,
-        cli_kebab_case=True,
-        cli_implicit_flags=True,
-        cli_exit_on_error=False,
-        cli_hide_none_type=True,
-        cli_avoid_json=True,
-    )
+    Attributes
+    ----------
+    program, name : str
+        Of the command.
+    choices : dict
+        Where the classes are that a setting names, by the name of the setting. Their options are
+        flags too.
+    group : str
+        Under which help lists the settings that name none.
+    """
+
+    program: ClassVar[str] = "pint-diffusion"
+    kind: ClassVar[str] = "command"
+    group: ClassVar[str] = "options"
+    choices: ClassVar[dict[str, Any]] = {}
+
+    def told(self) -> dict[str, Any]:
+        """Return every setting, as YAML has them, in the order of help."""
+        fields = type(self).model_fields
+        names = [name for name in self.stated() if not flags.extra(fields[name]).get("of_reading")]
+        values = plain(self)
+        return {name: values[name] for name in sorted(names, key=self._place)}
+
+    def _place(self, name: str) -> int:
+        return flags.place_of(flags.group_of(type(self), name))
+
+    def to_yaml(self) -> str:
+        """Every setting as YAML, to be read back by ``--config``."""
+        return yaml.safe_dump(self.told(), sort_keys=False)
 
     @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Take what is given; flags override it."""
-        return (init_settings,)
+    def chosen(cls, flat: Mapping[str, Any], base: Mapping[str, Any]) -> dict[str, type[Options]]:
+        """Return the classes that flags, or else ``base``, or else defaults choose.
+
+        Raises
+        ------
+        InputError
+            If there is no such class.
+        """
+        found = {}
+        for name, registry in cls.choices.items():
+            value = flat.get(name, base.get(name, cls.model_fields[name].default))
+            if isinstance(value, Mapping):
+                value = value.get("name")
+            found[name] = registry.find(value) if isinstance(value, str) else type(value)
+        return found
+
+    @classmethod
+    def from_flat(cls: type[Parsed], base: Mapping[str, Any] | None = None, **flat: Any) -> Parsed:
+        """Make settings of values by the names of their flags, over nested ones.
+
+        Parameters
+        ----------
+        base : mapping, optional
+            Nested settings.
+        flat
+            Values, such as ``coarse_steps=2``.
+
+        Raises
+        ------
+        InputError
+            If there is no such flag, or if a value is wrong.
+        """
+        base = dict(base or {})
+        chosen = cls.chosen(flat, base)
+        for name, registry in cls.choices.items():
+            if not isinstance(base.get(name), Mapping | Options):
+                base[name] = {"name": registry.name_of(chosen[name])}
+        known = flags.flags_of(cls, chosen)
+        for name in flat.keys() - {flag.name for flag in known}:
+            flags.refuse_unknown("--" + name.replace("_", "-"), cls, chosen, cls.choices)
+        return cls(**flags.nested(known, flat, base))
 
 
-def parse(kind: type[Parsed], arguments: Sequence[str], **given: Any) -> Parsed:
-    """Read settings of a kind from flags over ``given`` values.
+class FromFile(CommandSettings):
+    """Settings of a command that may be in a YAML file."""
 
-    Raises
-    ------
-    InputError
-        One sentence about the first thing that is wrong.
-    """
-    try:
-        return kind(_cli_parse_args=list(arguments), **given)
-    except SettingsError as error:
-        reason = str(error).removeprefix("error parsing CLI: ")
-        raise InputError(f"{reason}; see {_help(kind)}") from None
-    except ValidationError as error:
-        raise InputError(_sentence(error, kind, given)) from None
-
-
-def parse_over_file(kind: type[Parsed], arguments: Sequence[str]) -> Parsed:
-    """Read settings of a kind: defaults, then the YAML file of ``--config``, then flags.
-
-    Raises
-    ------
-    InputError
-        One sentence about the first thing that is wrong.
-    """
-    settings = parse(kind, arguments)
-    file: Path | None = getattr(settings, "config", None)
-    if file is None:
-        return settings
-    known = [name for name in kind.model_fields if name not in OWN_FLAGS]
-    return parse(kind, arguments, **read_yaml(file, known))
-
-
-def _help(kind: type[FromCommandLine]) -> str:
-    return f"{kind.model_config['cli_prog_name']} --help"
-
-
-def _sentence(error: ValidationError, kind: type[FromCommandLine], given: dict[str, Any]) -> str:
-    """Say what is wrong with one setting, whichever of its types it failed."""
-    errors = error.errors()
-    first = errors[0]
-    if not first["loc"]:
-        return str(first["msg"]).removeprefix("Value error, ")
-    name = str(first["loc"][0])
-    expected = " or ".join(
-        dict.fromkeys(
-            re.split(", (?:unable|got)", e["msg"].replace("Input should be ", ""))[0]
-            for e in errors
-            if e["loc"][0] == name
-        )
+    config: Path | None = Field(
+        None,
+        description="YAML file with any of these settings",
+        json_schema_extra={"group": "options", "resume": "new", "of_reading": True},
     )
-    if first["type"] == "missing":
-        return f"{name.upper()} is missing; see {_help(kind)}"
-    source = "--config: " if name in given else "--"
-    return f"{source}{name.replace('_', '-')} is {first['input']!r}, but must be {expected}"
+    print_config: bool = Field(
+        False,
+        description="print the settings as YAML and end",
+        json_schema_extra={"group": "options", "resume": "free", "of_reading": True},
+    )
 
 
-def read_yaml(path: Path, known: Sequence[str]) -> dict[str, Any]:
+def parse(kind: type[Parsed], arguments: Sequence[str]) -> Parsed:
+    """Read settings of a command: defaults, then those in the file of ``--config``, then flags.
+
+    Raises
+    ------
+    InputError
+        One sentence about the first thing that is wrong.
+    """
+    first, _ = flags.read(first_flags(kind, "config"), arguments)
+    base = read_yaml(Path(first["config"]), kind) if "config" in first else {}
+    flat = read_flat(kind, arguments, base)
+    try:
+        return kind.from_flat(base, **flat)
+    except InputError as error:
+        if base and error.field not in flat:
+            raise InputError(f"`config` {first['config']}: {error}") from None
+        raise
+
+
+def first_flags(kind: type[CommandSettings], *more: str) -> list[flags.Flag]:
+    """Return the flags that say which others there are."""
+    names = [name for name in (*kind.choices, *more) if name in kind.model_fields]
+    return [flags.Flag(name, (name,), kind.model_fields[name], "") for name in names]
+
+
+def read_flat(
+    kind: type[CommandSettings], arguments: Sequence[str], base: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return the values of flags by their names.
+
+    Which flags there are depends on the method and the solver: they are looked for first.
+
+    Raises
+    ------
+    InputError
+        If there is no such flag, or if one lacks its value.
+    """
+    chosen = kind.chosen(flags.read(first_flags(kind), arguments)[0], base)
+    known = flags.flags_of(kind, chosen)
+    flat, rest = flags.read(known, arguments)
+    if rest:
+        flags.refuse_unknown(rest[0], kind, chosen, kind.choices)
+    for flag in known:
+        if flag.takes_place and flat.get(flag.name) is None:
+            raise InputError(f"{flag.name.upper()} is missing; see {flags.command_of(kind)} --help")
+    return flat
+
+
+def help_of(kind: type[CommandSettings], arguments: Sequence[str]) -> str:
+    """Render the help of a command, for the method and the solver that the arguments choose."""
+    wanted = [one for one in arguments if one not in ("-h", "--help", "--help-all")]
+    chosen = kind.chosen(flags.read(first_flags(kind), wanted)[0], {})
+    return flags.help_text(kind, chosen, kind.choices, "--help-all" in arguments)
+
+
+def read_yaml(path: Path, kind: type[CommandSettings]) -> dict[str, Any]:
     """Read a YAML file of settings.
 
     Raises
@@ -119,12 +175,14 @@ def read_yaml(path: Path, known: Sequence[str]) -> dict[str, Any]:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())
-        raise InputError(f"--config {path} can't be read: {reason}") from None
+        raise InputError(f"`config` {path} can't be read: {reason}") from None
     if not isinstance(values, dict):
-        raise InputError(f"--config {path} must hold lines like 'steps: 64'")
+        raise InputError(f"`config` {path} must hold lines like 'steps: 64'")
+    fields = kind.model_fields
+    known = [name for name in kind.stated() if not flags.extra(fields[name]).get("of_reading")]
     unknown = [key for key in values if key not in known]
     if unknown:
         raise InputError(
-            f"--config {path} has an unknown key {unknown[0]!r}; known are {', '.join(known)}"
+            f"`config` {path} has an unknown key {unknown[0]!r}; known are {', '.join(known)}"
         )
     return values

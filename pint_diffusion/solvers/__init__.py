@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
+from pydantic import BeforeValidator
+
+from pint_diffusion.options import Registry
 from pint_diffusion.solvers.adams import DEIS, DEIS3, PNDM
 from pint_diffusion.solvers.ddim import DDIM, LambdaDDIM
 from pint_diffusion.solvers.ddpm import DDPM
@@ -20,21 +25,23 @@ from pint_diffusion.solvers.propagator import Propagator, knowing
 from pint_diffusion.solvers.solver import Evaluate, Multistep, Past, Solver, Stride
 from pint_diffusion.solvers.unipc import UniPC, UniPC3
 
-SOLVERS: dict[str, type[Solver]] = {
-    solver.name: solver
-    for solver in (
-        *(DDIM, LambdaDDIM, DDPM),
-        *(Euler, EulerAncestral, Heun, DPM2),
-        *(DPMpp1, DPMpp2S, SDEDPMpp1, DPMpp2M, DPMpp3M, DPMpp3MFull),
-        *(FlowEuler, FlowHeun),
-        *(OUODE, OUSDE),
-        *(UniPC, UniPC3, DEIS, DEIS3, PNDM),
-    )
-}
+SOLVERS = Registry(
+    Solver,
+    *(DDIM, LambdaDDIM, DDPM),
+    *(Euler, EulerAncestral, Heun, DPM2),
+    *(DPMpp1, DPMpp2S, SDEDPMpp1, DPMpp2M, DPMpp3M, DPMpp3MFull),
+    *(FlowEuler, FlowHeun),
+    *(OUODE, OUSDE),
+    *(UniPC, UniPC3, DEIS, DEIS3, PNDM),
+)
 """Solvers by the name they have on the command line."""
+
+AnySolver = Annotated[Solver, BeforeValidator(SOLVERS.make)]
+"""Type of a field with a solver: an object, a name, or a mapping of name and options."""
 
 __all__ = [
     "SOLVERS",
+    "AnySolver",
     "Evaluate",
     "Multistep",
     "Past",

@@ -121,6 +121,7 @@ class Corrector(Options):
     """Langevin steps at every slice boundary."""
 
     name: ClassVar[str] = "corrector"
+    prefix: ClassVar[str] = "corrector_"
 
     steps: int = Field(0, ge=0, description="Langevin steps at every slice boundary")
     length: float = Field(

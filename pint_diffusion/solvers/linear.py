@@ -63,7 +63,7 @@ def try_walk(propagator: Propagator, kind: str) -> tuple[int, ...]:
             if propagator.grid.levels[0].sigma == inf:
                 reason = (
                     "the grid starts at pure noise, where sigma is infinite: give a grid in sigma, "
-                    "as --spacing karras --sigma-max 100, or take another solver, as flow_euler"
+                    "as `spacing` karras `sigma_max` 100, or take another solver, as flow_euler"
                 )
             raise InputError(
                 f"the {kind} solver {propagator.name} can't make step {i}, from "

@@ -9,10 +9,12 @@ from typing import Any
 import h5py
 import numpy as np
 import torch
+import yaml
 
 import pint_diffusion
-from pint_diffusion.build.plan import Plan
+from pint_diffusion.build.plan import Plan, Sampling
 from pint_diffusion.methods.method import Method
+from pint_diffusion.options import plain
 from pint_diffusion.result import Run
 from pint_diffusion.runtime.world import World
 from pint_diffusion.solvers.linear import try_walk
@@ -31,8 +33,9 @@ def describe_run(plan: Plan, world: World, folder: Path, config: str) -> Master:
     hosts, devices, cores_per_rank = zip(*world.gather(here), strict=True)
     facts: dict[str, Any] = {
         "status": "running",
-        "config": config,
+        "config": config or config_of(plan.asked),
         "method": plan.method.name,
+        "solver": plan.asked.solver.name,
         "options": options_text(plan.method),
         "counts": plan.method.counts,
         "column": plan.method.column,
@@ -42,7 +45,6 @@ def describe_run(plan: Plan, world: World, folder: Path, config: str) -> Master:
         "tolerance": problem.tolerance,
         "tolerance_unit": plan.method.unit,
         "enough_iterations": plan.method.enough_iterations(problem.grid),
-        "solver": repr(plan.asked.solver),
         "coarse_solver": problem.coarse.name,
         "summed_noise": problem.coarse.solver.stochastic,
         "fine_evaluations": try_walk(problem.fine, "fine"),
@@ -73,6 +75,14 @@ def describe_run(plan: Plan, world: World, folder: Path, config: str) -> Master:
         dtype=str(problem.noise.dtype).removeprefix("torch."),
         facts=facts,
     )
+
+
+def config_of(asked: Sampling) -> str:
+    """Return what was asked for as YAML, as far as settings can name it."""
+    coarse = asked.coarse.model_copy(update={"model": None})
+    told: dict[str, Any] = {"method": asked.method, "solver": asked.solver, "coarse": coarse}
+    told |= {"corrector": asked.corrector, "samples": asked.samples, "seed": asked.seed}
+    return yaml.safe_dump({name: plain(value) for name, value in told.items()}, sort_keys=False)
 
 
 def options_text(method: Method) -> str:

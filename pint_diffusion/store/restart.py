@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import sys
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +20,8 @@ from pint_diffusion.models.denoiser import Denoiser
 from pint_diffusion.store.description import options_text
 from pint_diffusion.store.manifest import Manifest, parts_of
 from pint_diffusion.store.master import open_master, own_dataset, read_facts, read_settings
+
+LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,7 @@ def find(folder: Path, plan: Plan, identity: str) -> Found:
     problems: list[str] = []
     k = manifest.newest(problems)
     for problem in problems:
-        print(f"pint-diffusion: note: {problem}; an earlier one is used", file=sys.stderr)
+        LOG.info("%s; an earlier one is used", problem, extra={"rank": 0})
     manifest.go_back(-1 if k is None else k)
     return Found(manifest, segment, k)
 

@@ -16,26 +16,26 @@ import os
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from pydantic import Field, PositiveInt
-from pydantic_settings import SettingsConfigDict
 from torch import Tensor
 from tqdm import tqdm
 
 from pint_diffusion.errors import InputError
 from pint_diffusion.grid import NoiseSchedule
-from pint_diffusion.settings.reading import FromCommandLine, parse
+from pint_diffusion.settings.flags import as_flags
+from pint_diffusion.settings.reading import CommandSettings, help_of, parse
 
 PREDICTION = "v_prediction"
 
 
-class Training(FromCommandLine):
+class Training(CommandSettings):
     """Train a class-free diffusion network on grey pictures."""
 
-    model_config = SettingsConfigDict(cli_prog_name="python -m pint_diffusion.training.train")
+    program: ClassVar[str] = "python -m pint_diffusion.training.train"
 
     data: Path = Field(description=".npz file with `images`, (count, size, size), uint8")
     out: Path = Field(description="folder of checkpoint, log, loss curve and training state")
@@ -67,10 +67,10 @@ def load_images(path: Path) -> Tensor:
         with np.load(path, allow_pickle=False) as file:
             images = file["images"]
     except (OSError, KeyError, ValueError) as error:
-        raise InputError(f"--data {path} has no array 'images' that can be read: {error}") from None
+        raise InputError(f"`data` {path} has no array 'images' that can be read: {error}") from None
     if images.dtype != np.uint8 or images.ndim != 3 or images.shape[1] != images.shape[2]:
         raise InputError(
-            f"--data {path}: images is {images.dtype} {images.shape}, but must be uint8 "
+            f"`data` {path}: images is {images.dtype} {images.shape}, but must be uint8 "
             "(count, size, size)"
         )
     return torch.from_numpy(images)
@@ -200,8 +200,11 @@ def train(run: Training) -> None:
 
 
 if __name__ == "__main__":
+    if {"-h", "--help"} & {*sys.argv}:
+        print(help_of(Training, sys.argv[1:]), end="")
+        sys.exit(0)
     try:
         train(parse(Training, sys.argv[1:]))
     except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {as_flags(str(error))}", file=sys.stderr)
         sys.exit(error.exit_code)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pint_diffusion.build import grid as build
-from pint_diffusion.build.from_settings import grid_in_file, method_of, spacing_of, steps_of
+from pint_diffusion.build.from_settings import grid_in_file, spacing_of
 from pint_diffusion.grid import SLICINGS, Spacing, TimeGrid
 
 
@@ -15,5 +15,6 @@ def make_grid(schedule, steps, slices, bounds=None, spacing=Spacing(), slicing="
 
 def grid_of(settings, schedule, ranks):
     """The grid of a run by its settings, with a network of some schedule on some ranks."""
-    given = steps_of(settings), spacing_of(settings), grid_in_file(settings, schedule)
-    return build.make_grid(schedule, method_of(settings), ranks, *given)
+    spacing = spacing_of(settings, settings.spacing)
+    given = settings.given_steps, spacing, grid_in_file(settings, schedule)
+    return build.make_grid(schedule, settings.method, ranks, *given)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
+from helpers.flat import settings_of
 from pint_diffusion.build.from_settings import plan_of
 from pint_diffusion.build.plan import Plan
 from pint_diffusion.numerics.convergence import Outcome
@@ -14,7 +15,6 @@ from pint_diffusion.output import Output
 from pint_diffusion.result import Run as Result
 from pint_diffusion.run import resumed, solve
 from pint_diffusion.runtime.world import LocalWorld, World
-from pint_diffusion.settings.run import Settings
 
 
 class States(Output):
@@ -61,7 +61,7 @@ class Run:
 
 
 def run(world: World, denoiser=None, **settings) -> Run:
-    return run_plan(plan_of(Settings(**settings), world, denoiser), world)
+    return run_plan(plan_of(settings_of(**settings), world, denoiser), world)
 
 
 def run_plan(plan: Plan, world: World, restart=None) -> Run:

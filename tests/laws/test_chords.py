@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from helpers import reference
+from helpers.flat import flags, settings_of
 from helpers.grids import make_grid
 from helpers.networks import stiff
 from helpers.runs import run, run_plan
@@ -19,12 +20,11 @@ from pint_diffusion.methods.chords import PUBLISHED, starts_of
 from pint_diffusion.methods.problem import Restart
 from pint_diffusion.run import solve
 from pint_diffusion.runtime.world import LocalWorld
-from pint_diffusion.settings.run import Settings
 from pint_diffusion.solvers import SOLVERS
 from pint_diffusion.store.master import read_run
 
 JUMPING = ["ddim", "lambda_ddim", "euler", "dpmpp_1", "flow_euler", "ou_ode"]
-SEQUENTIAL = {"method": "sequential", "starts": None}
+SEQUENTIAL = {"method": "sequential", "starts": ()}
 STARTS = (0, 2, 4, 7, 10, 14, 18, 21)
 """Of eight cores in 24 steps: no distance divides all others, and some corrections fall on N."""
 
@@ -96,7 +96,7 @@ def test_result_k_is_as_deep_as_the_chain_of_its_core(exact, k):
 
 def test_the_published_starts_take_the_published_ticks(exact):
     """50 steps on 8 cores: results at 17, 24, ... of 50 evaluations in a row, 2.9 x at best."""
-    given = exact | {"steps": 50, "starts": None, "cores": 8}
+    given = exact | {"steps": 50, "starts": (), "cores": 8}
     deep = [
         run(LocalWorld(), **(given | {"max_iterations": k})).result.evaluations_deep
         for k in (1, 2, 8)
@@ -109,7 +109,7 @@ def test_the_published_starts_take_the_published_ticks(exact):
 
 
 def test_results_arrive_in_order_and_are_told_with_their_change(exact):
-    plan, told = plan_of(Settings(**exact), LocalWorld()), []
+    plan, told = plan_of(settings_of(**exact), LocalWorld()), []
     done = solve(plan, LocalWorld(), [lambda k, answer, change: told.append((k, change))])
     assert [k for k, _ in told] == list(range(9))
     assert told[0][1] is None
@@ -129,7 +129,7 @@ def test_a_tolerance_stops_once_all_samples_have_changed_by_less(world, exact):
 
 def test_what_is_kept_of_a_result_is_all_that_is_needed_to_go_on(world, exact):
     """Each result's checkpoint, alone, leads to the bits of the undisturbed run, on any ranks."""
-    alone, plan = run(LocalWorld(), **exact), plan_of(Settings(**exact), world)
+    alone, plan = run(LocalWorld(), **exact), plan_of(settings_of(**exact), world)
     saved = alone.states
     assert all({n for n, j in saved if j == k} == set(range(k, 9)) for k in range(9))
     for k in range(9) if world.size == 1 else (0, 3, 6):
@@ -139,11 +139,6 @@ def test_what_is_kept_of_a_result_is_all_that_is_needed_to_go_on(world, exact):
         assert again.states.keys() == {(n, j) for n, j in saved if j >= k}
         for at, x in again.states.items():
             assert torch.equal(x, saved[at]), at
-
-
-def flags(given):
-    text = {name: ",".join(map(str, v)) if name == "starts" else v for name, v in given.items()}
-    return [f"--{name.replace('_', '-')}={value}" for name, value in text.items()]
 
 
 def test_a_run_that_was_stopped_is_gone_on_with_to_the_same_bits(exact, tmp_path, capsys):
@@ -192,25 +187,24 @@ def test_a_file_in_place_of_the_stream_is_named(exact, tmp_path, capsys):
 
 @pytest.mark.parametrize("solver", sorted(set(SOLVERS) - set(JUMPING)))
 def test_other_solvers_are_refused_in_one_sentence(exact, solver):
-    with pytest.raises(InputError, match="--method chords jumps with one evaluation"):
-        plan_of(Settings(**exact, solver=solver), LocalWorld())
+    with pytest.raises(InputError, match="the method chords jumps with one evaluation"):
+        plan_of(settings_of(**exact, solver=solver), LocalWorld())
 
 
 @pytest.mark.parametrize(
     ("given", "named"),
     [
-        ({"starts": (1, 4)}, "--starts 1,4 must begin with 0"),
+        ({"starts": (1, 4)}, "`starts` 1,4 must begin with 0"),
         ({"starts": (0, 4, 5)}, "rise by 2 or more, up to 22"),
-        ({"starts": (0, 23)}, "--starts 0,23 must"),
-        ({"starts": (0, 4), "cores": 3}, "--starts has 2 points and --cores is 3"),
-        ({"starts": None, "cores": 13}, "--cores 13 is too many for 24 steps"),
-        ({"method": "parareal"}, "--starts is no option of the method parareal"),
+        ({"starts": (0, 23)}, "`starts` 0,23 must"),
+        ({"starts": (0, 4), "cores": 3}, "`starts` has 2 points and `cores` is 3"),
+        ({"starts": (), "cores": 13}, "`cores` 13 is too many for 24 steps"),
     ],
     ids=str,
 )
 def test_starts_that_do_not_fit_are_refused(exact, given, named):
     with pytest.raises(InputError, match=named):
-        plan_of(Settings(**(exact | given)), LocalWorld())
+        plan_of(settings_of(**(exact | given)), LocalWorld())
 
 
 @pytest.mark.parametrize("steps", [2, 3, 7, 16, 17, 50, 64, 1000])

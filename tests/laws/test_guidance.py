@@ -172,17 +172,17 @@ def test_a_conditioned_network_tells_what_its_network_tells():
 
 
 WRONG = {
-    "labels for no classes": (Contraction, {"labels": [1]}, "--labels"),
-    "guidance for no classes": (Contraction, {"guidance": 2.0}, "--guidance"),
-    "null class for no classes": (Contraction, {"null_class": 2}, "--null-class"),
-    "rescale for no classes": (Contraction, {"rescale": 0.5}, "--guidance-rescale"),
+    "labels for no classes": (Contraction, {"labels": [1]}, "`labels`"),
+    "guidance for no classes": (Contraction, {"guidance": 2.0}, "`guidance`"),
+    "null class for no classes": (Contraction, {"null_class": 2}, "`null_class`"),
+    "rescale for no classes": (Contraction, {"rescale": 0.5}, "`guidance_rescale`"),
     "no labels": (labelled, {"labels": []}, "0 labels for 4"),
     "more labels than samples": (labelled, {"labels": [0, 1, 2, 3, 4]}, "5 labels for 4"),
     "label too great": (labelled, {"labels": [0, 6]}, "0 to 5"),
     "label below zero": (labelled, {"labels": [-1]}, "0 to 5"),
-    "null class too great": (labelled, {"null_class": 6}, "--null-class has 6"),
-    "guidance NaN": (labelled, {"guidance": math.nan}, "--guidance is nan"),
-    "guidance infinite": (labelled, {"guidance": math.inf}, "--guidance is inf"),
+    "null class too great": (labelled, {"null_class": 6}, "`null_class` has 6"),
+    "guidance NaN": (labelled, {"guidance": math.nan}, "`guidance` is nan"),
+    "guidance infinite": (labelled, {"guidance": math.inf}, "`guidance` is inf"),
     "rescale below zero": (labelled, {"guidance": 2.0, "rescale": -0.1}, "-0.1"),
     "rescale above one": (labelled, {"guidance": 2.0, "rescale": 1.1}, "1.1"),
     "rescale NaN": (labelled, {"guidance": 2.0, "rescale": math.nan}, "nan"),
@@ -201,7 +201,7 @@ def test_what_a_network_cannot_use_is_one_sentence(case):
 def test_guidance_without_a_null_class_is_refused():
     network = labelled()
     network.null_class = None
-    with pytest.raises(InputError, match="--null-class") as error:
+    with pytest.raises(InputError, match="`null_class`") as error:
         condition(network, None, S, 2.0)
     tell(error)
     condition(network, None, S, 1.0)

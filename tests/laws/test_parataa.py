@@ -7,6 +7,7 @@ import re
 import numpy as np
 import pytest
 import torch
+from helpers.flat import settings_of
 from helpers.networks import stiff
 from helpers.runs import run
 from helpers.walks import coefficients
@@ -20,7 +21,6 @@ from pint_diffusion.grid.level import noise_into
 from pint_diffusion.methods.rounds.parataa import anderson
 from pint_diffusion.numerics.prediction import Prediction, predict
 from pint_diffusion.runtime.world import LocalWorld
-from pint_diffusion.settings.run import Settings
 from pint_diffusion.solvers import SOLVERS
 from pint_diffusion.solvers.response import Responses
 from pint_diffusion.store.master import read_run
@@ -65,7 +65,7 @@ def test_order_1_and_memory_1_is_the_plain_fixed_point_to_the_bit(given, solver,
 @pytest.mark.parametrize("name", ONE_STEP)
 def test_a_step_of_every_one_step_solver_is_affine_while_eps_stays(given, name):
     """Its growth A says what becomes of a move, in every step but from pure noise."""
-    walk = plan_of(Settings(**given, solver=name), LocalWorld()).problem.fine
+    walk = plan_of(settings_of(**given, solver=name), LocalWorld()).problem.fine
     growth = Responses.of(walk).with_slope(lambda level: 0.0)[:, -1, 0]
     rng = torch.Generator().manual_seed(1)
     x, dx, eps, variance = (
@@ -175,7 +175,7 @@ def test_a_run_that_begins_on_its_own_solution_takes_one_round(given, tmp_path, 
 def test_a_run_that_begins_near_its_solution_takes_fewer_rounds_to_the_same_answer(given, tmp_path):
     """From Parareal's slices and on another grid, where points between are filled in."""
     given |= {"steps": 40, "tolerance": 1e-6}
-    near = {"method": "parareal", "steps": 30, "slices": 10, "tolerance": None}
+    near = {"method": "parareal", "steps": 30, "slices": 10, "tolerance": 0.1}
     sample(given | near | {"out": tmp_path / "near"})
     cold, warm = (
         run(LocalWorld(), **given),
@@ -188,7 +188,7 @@ def test_a_run_that_begins_near_its_solution_takes_fewer_rounds_to_the_same_answ
 def test_states_filled_in_lie_where_ddim_moves(given, tmp_path):
     """Between two states of a network that always says the same they are DDIM's own."""
     sample(given | {"method": "sequential", "slices": 1, "steps": 1, "out": tmp_path / "step"})
-    problem = plan_of(Settings(**given), LocalWorld()).problem
+    problem = plan_of(settings_of(**given), LocalWorld()).problem
     filled = trajectory(problem, tmp_path / "step")
     x0 = torch.from_numpy(read_run(tmp_path / "step").samples)
     first = problem.grid.levels[0]
@@ -201,11 +201,10 @@ def test_states_filled_in_lie_where_ddim_moves(given, tmp_path):
     ("other", "wrong", "said"),
     [
         ({"keep": "final"}, {}, "has kept no boundary states"),
-        ({"method": "chords", "window": None, "cores": 2}, {}, "has kept no boundary states"),
+        ({"method": "chords", "cores": 2}, {}, "has kept no boundary states"),
         ({"samples": 2}, {}, "samples of shape (2, "),
-        ({}, {"window": 5}, "--window is 5"),
+        ({}, {"window": 5}, "`window` is 5"),
         ({}, {"warm_start": "nowhere"}, "nowhere holds no run"),
-        ({}, {"method": "paradigms"}, "--warm-start is no option of the method paradigms"),
     ],
 )
 def test_a_run_that_can_not_be_begun_on_is_refused_in_a_sentence(
@@ -213,7 +212,7 @@ def test_a_run_that_can_not_be_begun_on_is_refused_in_a_sentence(
 ):
     sample(given | {"method": "sequential", "out": tmp_path / "walk"} | other)
     with pytest.raises(InputError, match=re.escape(said)):
-        plan_of(Settings(**given | {"warm_start": tmp_path / "walk"} | wrong), LocalWorld())
+        plan_of(settings_of(**given | {"warm_start": tmp_path / "walk"} | wrong), LocalWorld())
 
 
 @pytest.mark.parametrize("name", ["", "run.h5"])
@@ -226,16 +225,16 @@ def test_the_run_that_it_begins_on_is_not_overwritten(given, tmp_path, name):
 
 
 def sample(settings):
-    run_job(Settings(**settings), LocalWorld())
+    run_job(settings_of(**settings), LocalWorld())
 
 
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
         ({"solver": "dpmpp_2m"}, "dpmpp_2m carries a history"),
-        ({"tolerance": 0, "noise_tolerance": 0.1}, "--noise-tolerance 0.1"),
+        ({"tolerance": 0, "noise_tolerance": 0.1}, "`noise_tolerance` 0.1"),
     ],
 )
 def test_what_it_can_not_solve_is_refused_in_a_sentence(given, wrong, said):
     with pytest.raises(InputError, match=re.escape(said)):
-        plan_of(Settings(**given | wrong), LocalWorld())
+        plan_of(settings_of(**given | wrong), LocalWorld())

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from helpers import reference
+from helpers.flat import flags, settings_of
 from helpers.grids import make_grid
 from helpers.runs import run
 from scipy.stats import wasserstein_distance
@@ -21,7 +22,6 @@ from pint_diffusion.methods.rounds.piadm import Blocks
 from pint_diffusion.models.mixture import GaussianMixture
 from pint_diffusion.run import solve_sequentially
 from pint_diffusion.runtime.world import LocalWorld
-from pint_diffusion.settings.run import parse_run
 from pint_diffusion.solvers.langevin import Langevin
 from pint_diffusion.store.master import read_run
 
@@ -165,13 +165,9 @@ def distance(one, other):
 def sampled(**given):
     """Answer of the sequential walk, to which PIADM's differs by its tolerance; its last level."""
     settings = {"dtype": "float64", "samples": COUNT, "method": "sequential", **OU, **given}
-    plan = plan_of(parse_run(flags(settings)), LocalWorld(), blobs())
+    plan = plan_of(settings_of(**settings), LocalWorld(), blobs())
     answer = solve_sequentially(plan).samples
     return answer.numpy(), plan.problem.grid.levels[-1]
-
-
-def flags(settings):
-    return [f"--{name.replace('_', '-')}={value}" for name, value in settings.items()]
 
 
 def test_what_is_sampled_is_the_mixture():
@@ -261,24 +257,22 @@ def test_a_corrected_run_that_was_stopped_is_gone_on_with_to_the_same_bits(exact
 @pytest.mark.parametrize(
     ("given", "named"),
     [
-        ({"sweeps": 2, "tolerance": 0}, "--sweeps 2"),
+        ({"sweeps": 2, "tolerance": 0}, "`sweeps` 2"),
         ({"freeze": "increments", "solver": "dpmpp_2m"}, "dpmpp_2m"),
-        ({"method": "paradigms", "schedule": "diagonal"}, "--schedule"),
-        ({"method": "parareal", "freeze": "v"}, "--freeze"),
-        ({"method": "parareal", "corrector_steps": 3}, "--method piadm"),
-        ({"method": "paradigms", "corrector_steps": 3}, "--method piadm or window"),
-        ({"method": "chords", "corrector_steps": 3}, "--method piadm or window"),
+        ({"method": "parareal", "corrector_steps": 3}, "take the method piadm"),
+        ({"method": "paradigms", "corrector_steps": 3}, "carries a history"),
+        ({"method": "chords", "corrector_steps": 3}, "carries a history"),
         ({"corrector_steps": 3, "solver": "ou_sde"}, "draws noise"),
         ({"corrector_steps": 3, "solver": "unipc"}, "carries a history"),
-        ({"corrector_steps": -1}, "--corrector-steps"),
-        ({"corrector_length": 0}, "--corrector-length"),
-        ({"schedule": "wave"}, "--schedule"),
-        ({"freeze": "noise"}, "--freeze"),
+        ({"corrector_steps": -1}, "`corrector_steps`"),
+        ({"corrector_length": 0}, "`corrector_length`"),
+        ({"schedule": "wave"}, "`schedule`"),
+        ({"freeze": "noise"}, "`freeze`"),
     ],
     ids=str,
 )
 def test_settings_that_do_not_fit_are_one_sentence(exact, given, named):
     with pytest.raises(InputError) as error:
-        plan_of(parse_run(flags(exact | {"steps": 8} | given)), LocalWorld())
+        plan_of(settings_of(**exact | {"steps": 8} | given), LocalWorld())
     assert named in str(error.value)
     assert "\n" not in str(error.value)

@@ -5,10 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from helpers.flat import flags
+from helpers.grids import make_grid
 from helpers.networks import stiff
 from helpers.runs import run, run_alone, run_plan
 
 from pint_diffusion.commands.cli import main
+from pint_diffusion.grid import NoiseSchedule, write_grid
 from pint_diffusion.methods import METHODS
 from pint_diffusion.methods.problem import Restart
 from pint_diffusion.report.inspection import inspect_run
@@ -76,8 +79,11 @@ def test_the_fixed_point_is_the_sequential_trajectory_to_the_bit(exact, given):
 @pytest.mark.parametrize(
     "method", [{"method": "window"}, {"method": "piadm", "schedule": "diagonal"}], ids=str
 )
-def test_sweeps_forget_the_history_where_the_walk_does(exact, method):
-    given = exact | method | {"solver": "dpmpp_2m", "history": "restart", "steps": 16}
+def test_sweeps_forget_the_history_where_the_walk_does(exact, tmp_path, method):
+    grid = make_grid(NoiseSchedule.ddpm_linear(), 16, 4)
+    write_grid(tmp_path / "grid.yaml", grid.levels, grid.bounds, [])
+    own = {"solver": "dpmpp_2m", "carry": False, "grid": tmp_path / "grid.yaml"}
+    given = {k: v for k, v in exact.items() if k not in ("steps", "slices")} | method | own
     done, walk = run(LocalWorld(), **given, tolerance=1e-6), run(LocalWorld(), **sequential(given))
     assert float((done.answer - walk.answer).abs().max()) < 1e-5
 
@@ -125,10 +131,9 @@ def test_a_run_in_rounds_that_was_stopped_is_gone_on_with_to_the_same_bits(
     exact, variant, tmp_path
 ):
     given = exact | VARIANTS[variant]
-    flags = [f"--{name.replace('_', '-')}={value}" for name, value in given.items()]
     whole, parts = tmp_path / "whole", tmp_path / "parts"
-    assert main(["sample", *flags, "--out", str(whole)]) == 0
-    assert main(["sample", *flags, "--out", str(parts), "--max-iterations", "3"]) == 3
+    assert main(["sample", *flags(given), "--out", str(whole)]) == 0
+    assert main(["sample", *flags(given), "--out", str(parts), "--max-iterations", "3"]) == 3
     assert main(["resume", str(parts), "--max-iterations", "12"]) == 0
     expected, found = read_run(whole), read_run(parts)
     assert found.facts["resumed_after"] == 3

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -29,14 +30,14 @@ VARIANTS = {
     "heun, churn": {"solver": "heun", "churn": 8.0, "churn_max": 50.0},
     "lambda_ddim, negative": {"solver": "lambda_ddim", "lam": -0.5},
     **{
-        f"{name}, restart": {"solver": name, "history": "restart"}
+        f"{name}, restart": {"solver": name, "carry": False}
         for name, solver in SOLVERS.items()
         if solver.history
     },
     **{
         f"{name}, coarse ddim": {"solver": name, "coarse_noise": "none"}
         for name, solver in SOLVERS.items()
-        if solver.noise is True
+        if solver().stochastic
     },
     "heun, churn, coarse ddim": {
         "solver": "heun", "churn": 8.0, "churn_max": 50.0, "coarse_noise": "none"
@@ -102,15 +103,15 @@ def test_every_solver_is_exact_after_m_iterations_with_the_same_bits_on_any_rank
 
 
 @pytest.mark.parametrize("placement", PLACEMENTS)
-@pytest.mark.parametrize("history", ["carry", "restart"])
+@pytest.mark.parametrize("carry", [True, False])
 def test_every_state_of_a_multistep_solver_equals_an_independent_parareal(
-    world, exact, mixture_file, placement, history
+    world, exact, mixture_file, placement, carry
 ):
     given = {**exact, "steps": 40, "max_iterations": 4, "tolerance": 1e-300}
-    done = run(world, **given, solver="dpmpp_2m", history=history, placement=placement)
+    done = run(world, **given, solver="dpmpp_2m", carry=carry, placement=placement)
     expected = reference.parareal_2m(
         reference.Mixture(mixture_file), done.boundary[0, 0].flatten(1).numpy(),
-        reference.alpha_bars(40), range(0, 41, 5), 4, history == "carry",
+        reference.alpha_bars(40), range(0, 41, 5), 4, carry,
     )  # fmt: skip
     compare(done, expected)
 
@@ -180,7 +181,7 @@ def test_nothing_counts_as_converged_before_all_history_is_there(world, exact, s
         {"solver": "heun", "churn": 8.0, "churn_max": 50.0, "coarse_noise": "none"},
         {"solver": "dpmpp_2s", "coarse_solver": "dpmpp_2s"},
         {"solver": "ddpm", "coarse_steps": 2},
-        {"solver": "pndm", "history": "restart"},
+        {"solver": "pndm", "carry": False},
         {"solver": "unipc"},
     ],
     ids=lambda given: given["solver"],
@@ -199,8 +200,8 @@ def test_a_solver_that_begins_elsewhere_and_does_not_say_so_is_still_exact(
     """The shared evaluation is recalled only for the state and the level that it was made of."""
 
     class Wary(DDIM):
-        name = "wary"
-        evaluations = 2
+        name: ClassVar[str] = "wary"
+        evaluations: ClassVar[int] = 2
 
         async def step(self, evaluate, x, stride):
             seen = await evaluate(0.9 * x, stride.here)

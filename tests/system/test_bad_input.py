@@ -94,7 +94,10 @@ CASES = {
         lambda f: [(f / "c.yaml").write_text("steps: many\n")] and ["--config", f / "c.yaml"],
         "steps",
     ),
-    "an option of another method": (lambda f: ["--window", 4], "--window is no option"),
+    "an option of another method": (
+        lambda f: ["--window", 4],
+        "--window is an option of the methods paradigms, parataa and window",
+    ),
     "no window": (lambda f: ["--method", "paradigms", "--window", 0], "--window"),
     "a sum of increments with a history": (
         lambda f: ["--method", "paradigms", "--solver", "unipc"], "carries a history"
@@ -151,7 +154,31 @@ CASES = {
         "another network",
     ),
     "a rho that overflows": (lambda f: ["--spacing", "karras", "--rho", 0.001], "--rho"),
-    "history of a solver without": (lambda f: ["--history", "restart"], "--history"),
+    "history of a solver without": (
+        lambda f: ["--no-carry"], "--carry is an option of the solvers dpmpp_2m, "
+    ),
+    "coarse steps of a method without": (
+        lambda f: ["--method", "window", "--coarse-steps", 2], "--coarse-steps is an option of"
+    ),
+    "an option of two other methods": (
+        lambda f: ["--method", "chords", "--slices", 4], "parareal, sequential and piadm"
+    ),
+    "a class that is not there": (
+        lambda f: [(f / "mine.py").write_text("")] and ["--solver", f"{f}/mine.py:Mine"], "mine.py"
+    ),
+    "a class of another kind": (
+        lambda f: [(f / "mine.py").write_text("class Mine: ...")]
+        and ["--method", f"{f}/mine.py:Mine"],
+        "is no subclass of pint_diffusion.methods.method.Method",
+    ),
+    "a module that can't be imported": (
+        lambda f: ["--coarse-solver", "no_such_module:Mine"], "no_such_module can't be imported"
+    ),
+    "a method without a name in YAML": (
+        lambda f: [(f / "c.yaml").write_text("method: {window: 4}\n")]
+        and ["--config", f / "c.yaml"],
+        "method",
+    ),
     "a flow that starts where sigma is infinite": (
         lambda f: [
             "--model", f"{Path(networks.__file__)}:flow", "--solver", "unipc"
@@ -192,7 +219,12 @@ CASES = {
     ),
     "labels for an unconditional network": (lambda f: ["--labels", "1,2"], "--labels"),
 }  # fmt: skip
-LAUNCHED = ("unknown flag", "not an npz", "multistep as a coarse solver")
+LAUNCHED = (
+    "unknown flag",
+    "an option of another method",
+    "not an npz",
+    "multistep as a coarse solver",
+)
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from pint_diffusion.run import solve
 from pint_diffusion.runtime.evaluator import Evaluator
 from pint_diffusion.runtime.events import EVALUATION_KINDS, EventLog
 from pint_diffusion.runtime.requests import Ask
-from pint_diffusion.runtime.world import World
+from pint_diffusion.runtime.world import LocalWorld
 from pint_diffusion.settings.run import Settings
 
 LEVELS = (Level(9.0, 0.1), Level(4.0, 0.5), Level(-1.0, 1.0))
@@ -100,11 +100,11 @@ def test_a_late_look_is_at_the_next_call_or_on_demand():
 def test_nothing_that_came_of_nan_is_recorded_however_late_it_is_seen(method, bad):
     network = Contraction(lambda calls, out: out * float("nan") if calls >= bad else out)
     given = {"method": method, "steps": 12, "samples": 2, "slices": 3, "batching": "off"}
-    plan = make_plan(Settings(**given, tolerance=0), World(), network)
+    plan = make_plan(Settings(**given, tolerance=0), LocalWorld(), network)
     plan.evaluators[0].late = True
     kept = []
     with pytest.raises(NetworkError, match="NaN"):
-        solve(plan, World(), EventLog(0), lambda n, k, x: kept.append(x), lambda *_: None)
+        solve(plan, LocalWorld(), EventLog(0), lambda n, k, x: kept.append(x), lambda *_: None)
     # A window has NaN where there is no point, and never in a part of one.
     for x in (x for x in kept if x is not None):
         lost = torch.isnan(x[0]).flatten(1)
@@ -115,11 +115,11 @@ def test_nothing_that_came_of_nan_is_recorded_however_late_it_is_seen(method, ba
 @pytest.mark.parametrize("method", ["sequential", "parareal", "window"])
 def test_a_late_look_changes_neither_bits_nor_events(method):
     given = {"method": method, "steps": 12, "samples": 2, "slices": 3, "batching": "off"}
-    expected = run(World(), Contraction(), **given)
-    plan = make_plan(Settings(**given), World(), Contraction())
+    expected = run(LocalWorld(), Contraction(), **given)
+    plan = make_plan(Settings(**given), LocalWorld(), Contraction())
     plan.evaluators[0].late = True
     log, kept = EventLog(0), {}
-    solve(plan, World(), log, lambda n, k, x: kept.update({(n, k): x}), lambda *_: None)
+    solve(plan, LocalWorld(), log, lambda n, k, x: kept.update({(n, k): x}), lambda *_: None)
     last = max(key for key, x in kept.items() if x is not None and key[0] == plan.problem.columns)
     assert torch.equal(kept[last][0], expected.answer)
     table = log.table()

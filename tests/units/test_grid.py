@@ -16,6 +16,7 @@ from diffusers import (
     EulerDiscreteScheduler,
     FlowMatchEulerDiscreteScheduler,
 )
+from helpers.flat import settings_of
 from helpers.grids import grid_of, make_grid
 from helpers.launch import launch
 from hypothesis import given, settings
@@ -40,10 +41,13 @@ from pint_diffusion.grid.gits import best_path, jump_costs
 from pint_diffusion.grid.spacing import IN_SIGMA
 from pint_diffusion.grid.teacher import measured_costs, walk_teacher
 from pint_diffusion.methods import PIADM
+from pint_diffusion.methods.method import Sliced
 from pint_diffusion.models.mixture import GaussianMixture
 from pint_diffusion.runtime.evaluator import Evaluator
+from pint_diffusion.settings.flags import as_flags
 from pint_diffusion.settings.grid import GridSettings
-from pint_diffusion.settings.run import Settings, parse_run
+from pint_diffusion.settings.reading import parse
+from pint_diffusion.settings.run import Settings
 
 DDPM = NoiseSchedule.ddpm_linear()
 FLOW = FlowSchedule(1000)
@@ -309,26 +313,26 @@ def test_a_shift_multiplies_every_sigma():
 
 
 WRONG_SPACINGS = {
-    "unknown name": (Spacing("sigmoid"), DDPM, 9, "--spacing sigmoid"),
+    "unknown name": (Spacing("sigmoid"), DDPM, 9, "`spacing` sigmoid"),
     "no steps": (Spacing(), DDPM, 0, "steps"),
     "sigma_max above the schedule": (Spacing("karras", sigma_max=200), DDPM, 9, "outside"),
-    "sigma_min at sigma_max": (Spacing("beta", sigma_min=5, sigma_max=5), DDPM, 9, "--sigma-min"),
-    "sigma_min above": (Spacing("beta", sigma_min=1e9), DDPM, 9, "--sigma-min"),
-    "negative sigma": (Spacing("beta", sigma_min=-1), DDPM, 9, "--sigma-min"),
-    "NaN sigma": (Spacing("beta", sigma_max=np.nan), DDPM, 9, "--sigma-max"),
-    "rho 0": (Spacing("karras", rho=0), DDPM, 9, "--rho"),
-    "rho elsewhere": (Spacing("beta", rho=5), DDPM, 9, "--rho"),
-    "sigma in t": (Spacing("leading", sigma_max=5), DDPM, 9, "--sigma-max"),
-    "shift of no flow": (Spacing(shift=3), DDPM, 9, "--shift"),
-    "shift in sigma": (Spacing("karras", shift=3, sigma_max=9), FLOW, 9, "--shift"),
-    "shift 0": (Spacing(shift=0), FLOW, 9, "--shift"),
-    "pure noise": (Spacing("exponential"), FLOW, 9, "--sigma-max"),
-    "whole sigma": (Spacing(whole_timesteps=True), EDM, 9, "--whole-timesteps"),
+    "sigma_min at sigma_max": (Spacing("beta", sigma_min=5, sigma_max=5), DDPM, 9, "`sigma_min`"),
+    "sigma_min above": (Spacing("beta", sigma_min=1e9), DDPM, 9, "`sigma_min`"),
+    "negative sigma": (Spacing("beta", sigma_min=-1), DDPM, 9, "`sigma_min`"),
+    "NaN sigma": (Spacing("beta", sigma_max=np.nan), DDPM, 9, "`sigma_max`"),
+    "rho 0": (Spacing("karras", rho=0), DDPM, 9, "`rho`"),
+    "rho elsewhere": (Spacing("beta", rho=5), DDPM, 9, "`rho`"),
+    "sigma in t": (Spacing("leading", sigma_max=5), DDPM, 9, "`sigma_max`"),
+    "shift of no flow": (Spacing(shift=3), DDPM, 9, "`shift`"),
+    "shift in sigma": (Spacing("karras", shift=3, sigma_max=9), FLOW, 9, "`shift`"),
+    "shift 0": (Spacing(shift=0), FLOW, 9, "`shift`"),
+    "pure noise": (Spacing("exponential"), FLOW, 9, "`sigma_max`"),
+    "whole sigma": (Spacing(whole_timesteps=True), EDM, 9, "`whole_timesteps`"),
     "too many whole": (Spacing(whole_timesteps=True), DDPM, 1001, "1000"),
     "equal after rounding": (
         Spacing("linspace", whole_timesteps=True, final="least"), DDPM, 1000, "one place"
     ),
-    "shifted together": (Spacing(whole_timesteps=True, shift=30), FLOW, 900, "--shift 30"),
+    "shifted together": (Spacing(whole_timesteps=True, shift=30), FLOW, 900, "`shift` 30"),
 }  # fmt: skip
 
 
@@ -554,7 +558,10 @@ def test_a_grid_file_that_is_not_there_is_one_sentence(tmp_path):
 
 
 def test_settings_and_the_grid_command_know_every_spacing():
-    kinds = Settings.model_fields["spacing"].annotation, Settings.model_fields["slicing"].annotation
+    kinds = [
+        kind.model_fields[name].annotation
+        for kind, name in ((Settings, "spacing"), (Sliced, "slicing"))
+    ]
     assert set(kinds[0].__args__) == set(SPACINGS)
     assert set(kinds[1].__args__) == set(SLICINGS)
     fields = GridSettings.model_fields
@@ -564,41 +571,41 @@ def test_settings_and_the_grid_command_know_every_spacing():
 
 
 def test_the_grid_of_a_run_is_what_its_settings_say():
-    plain = grid_of(Settings(steps=16), DDPM, 1)
+    plain = grid_of(settings_of(steps=16, slices=4), DDPM, 1)
     assert plain == make_grid(DDPM, 16, 4)
-    assert grid_of(Settings(steps=16), DDPM, 8).slices == 8
-    assert grid_of(Settings(steps=16, bounds=(0, 3, 16)), DDPM, 2).bounds == (0, 3, 16)
-    given = Settings(
+    assert grid_of(settings_of(steps=16), DDPM, 8).slices == 8
+    assert grid_of(settings_of(steps=16, bounds=(0, 3, 16)), DDPM, 2).bounds == (0, 3, 16)
+    given = settings_of(
         steps=16, slices=3, slicing="logsnr", spacing="karras", rho=5, sigma_min=0.1, sigma_max=50
     )
     spacing = Spacing("karras", rho=5, sigma_min=0.1, sigma_max=50)
     assert grid_of(given, DDPM, 1) == make_grid(DDPM, 16, 3, None, spacing, "logsnr")
-    flow = Settings(steps=9, shift=3, final="least", whole_timesteps=True)
+    flow = settings_of(steps=9, slices=3, shift=3, final="least", whole_timesteps=True)
     spacing = Spacing(shift=3, final="least", whole_timesteps=True)
     assert grid_of(flow, FLOW, 1) == make_grid(FLOW, 9, 3, None, spacing)
 
 
 def test_a_grid_file_says_steps_and_slices_and_flags_the_slices_again(tmp_path):
     path = grid_file(tmp_path, "t: [999, 900, 800, 300, 100, -1]\nbounds: [0, 1, 2, 5]")
-    assert grid_of(Settings(grid=path), DDPM, 1).bounds == (0, 1, 2, 5)
-    assert grid_of(Settings(grid=path, steps=5), DDPM, 1).steps == 5
-    assert grid_of(Settings(grid=path, slices=5), DDPM, 1).bounds == (0, 1, 2, 3, 4, 5)
-    assert grid_of(Settings(grid=path, bounds=(0, 2, 5)), DDPM, 1).bounds == (0, 2, 5)
+    assert grid_of(settings_of(grid=path), DDPM, 1).bounds == (0, 1, 2, 5)
+    assert grid_of(settings_of(grid=path, steps=5), DDPM, 1).steps == 5
+    assert grid_of(settings_of(grid=path, slices=5), DDPM, 1).bounds == (0, 1, 2, 3, 4, 5)
+    assert grid_of(settings_of(grid=path, bounds=(0, 2, 5)), DDPM, 1).bounds == (0, 2, 5)
     levels = read_grid(path, DDPM)[0]
-    cut = grid_of(Settings(grid=path, slicing="logsnr"), DDPM, 1)
+    cut = grid_of(settings_of(grid=path, slicing="logsnr"), DDPM, 1)
     assert cut.bounds == SLICINGS["logsnr"](levels, 3)
     path = grid_file(tmp_path, "t: [999, 900, 800, 300, 100, -1]")
-    assert grid_of(Settings(grid=path), DDPM, 1).slices == 2
-    assert grid_of(Settings(grid=path), DDPM, 4).slices == 4
+    assert grid_of(settings_of(grid=path), DDPM, 1).slices == 4
+    assert grid_of(settings_of(grid=path), DDPM, 4).slices == 4
 
 
 def test_settings_with_a_grid_file_can_be_read_back(tmp_path):
     path = grid_file(tmp_path, "t: [999, 500, -1]")
-    first = parse_run(["--grid", str(path), "--slices", "2"])
+    first = parse(Settings, ["--grid", str(path), "--slices", "2"])
     (tmp_path / "again.yaml").write_text(first.to_yaml())
-    again = parse_run(["--config", str(tmp_path / "again.yaml")])
+    again = parse(Settings, ["--config", str(tmp_path / "again.yaml")])
     assert grid_of(again, DDPM, 1) == grid_of(first, DDPM, 1)
-    assert "steps" in yaml.safe_load(Settings().to_yaml())
+    assert "steps" in yaml.safe_load(settings_of().to_yaml())
 
 
 @pytest.mark.parametrize(
@@ -608,7 +615,7 @@ def test_settings_with_a_grid_file_can_be_read_back(tmp_path):
         (["--grid", "g.yaml", "--spacing", "karras"], "--spacing"),
         (["--grid", "g.yaml", "--sigma-max", "3"], "--sigma-max"),
         (["--grid", "g.yaml", "--whole-timesteps"], "--whole-timesteps"),
-        (["--grid", "g.yaml", "--slices", "3"], "g.yaml"),
+        (["--grid", "g.yaml", "--slices", "3"], "--steps 2 is less"),
         (["--slicing", "logsnr", "--bounds", "0,5,64"], "--slicing"),
         (["--slices", "65"], "--steps 64"),
         (["--slices", "1"], "2 ranks"),
@@ -622,8 +629,9 @@ def test_settings_of_a_grid_that_do_not_fit_are_one_sentence(flags, named, tmp_p
     monkeypatch.chdir(tmp_path)
     grid_file(tmp_path, "t: [999, 500, -1]")
     with pytest.raises(InputError) as error:
-        grid_of(parse_run(flags), DDPM, 2)
-    assert named in one_sentence(error)
+        grid_of(parse(Settings, flags), DDPM, 2)
+    one_sentence(error)
+    assert named in as_flags(str(error.value))
 
 
 # --- GITS ----------------------------------------------------------------------------------------

@@ -48,7 +48,7 @@ def test_a_finished_run(run, capsys):
     assert code == 0
     assert "finished" in said
     assert "--steps 12" in said
-    assert "--batching off --warmup\n" in said
+    assert "--warmup --samples 2 --batching off\n" in said
     assert "--placement" not in said  # the default
     assert "1 on " in said
     assert "goes on after iteration 4" in said

@@ -181,15 +181,10 @@ def make_record(
         config={
             "model": None,
             "steps": bounds[-1],
-            "slices": slices,
             "samples": len(truth),
             "seed": 0,
-            "method": "parareal",
-            "solver": "ddim",
-            "coarse_steps": 1,
-            "placement": "root",
-            "tolerance": 0.2,
-            "max_iterations": None,
+            "method": {"name": "parareal", "slices": slices, "tolerance": 0.2},
+            "solver": {"name": "ddim"},
         },
         facts={
             "iterations": k,
@@ -207,6 +202,7 @@ def make_record(
             "devices": ["cpu"] * ranks,
             "data_range": [-1.0, 1.0],
             "method": "parareal",
+            "solver": "ddim",
             "options": "",
             "tolerance": 0.2,
             "tolerance_unit": "/ 255",
@@ -304,7 +300,7 @@ def test_summary_calls_only_equal_arrays_equal_bit_for_bit() -> None:
 
 
 def test_summary_of_a_sequential_run_has_no_parareal_lines() -> None:
-    record = make_record(method="sequential", iterations=0)
+    record = make_record(method="sequential", uses_coarse=False, iterates=False, iterations=0)
     record = RunRecord(**{**vars(record), "change": np.empty((0, 12))})
     table = summary_table(record)
     assert "bound" not in table

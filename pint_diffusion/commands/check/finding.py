@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from pint_diffusion.settings.flags import as_flags
+
 Level = Literal["ok", "warn", "fail"]
 
 
@@ -44,7 +46,7 @@ def table(findings: Sequence[Finding]) -> str:
         lines.append(f"{finding.level:<4}  {finding.name:<{width}}  {finding.found}")
         if finding.to_do:
             lines.append(f"{'':<{width + 8}}-> {finding.to_do}")
-    return "\n".join([*lines, "", verdict(findings)])
+    return as_flags("\n".join([*lines, "", verdict(findings)]))
 
 
 def verdict(findings: Sequence[Finding]) -> str:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import sys
+import logging
 from collections.abc import Callable, Iterator, Sequence
 
 import torch
 
-from pint_diffusion.build.from_settings import method_of, solver_of
 from pint_diffusion.commands.check.cores import binding, cores, omp_threads
 from pint_diffusion.commands.check.devices import missing, network, places, shared_gpus
 from pint_diffusion.commands.check.facts import Facts, collect
@@ -16,11 +15,14 @@ from pint_diffusion.commands.check.launcher import world_size
 from pint_diffusion.commands.check.memory import memory
 from pint_diffusion.commands.check.sizes import MORE_STATES, state_size
 from pint_diffusion.errors import InputError
+from pint_diffusion.methods.method import Sliced
 from pint_diffusion.models import peek
 from pint_diffusion.models.denoiser import Denoiser
 from pint_diffusion.runtime.device import DTYPES
 from pint_diffusion.runtime.world import World
 from pint_diffusion.settings.run import Settings
+
+LOG = logging.getLogger(__name__)
 
 Judge = Callable[[Sequence[Facts]], Iterator[Finding]]
 
@@ -64,38 +66,28 @@ def quick_check(
     list of Finding
         Warnings and fails, the same on every rank.
 
-    Raises
-    ------
-    InputError
-        On every rank, if a rank's settings name a solver or an option that does not exist.
     """
     weights, shape = (0, denoiser.shape) if denoiser is not None else peek(settings.model)
     dtype = DTYPES[settings.dtype]
     needed = weights * min(dtype.itemsize, 4) // 4
     state = state_size(settings.samples, shape, 8 if dtype == torch.float64 else 4)
-    states = world.agree(lambda: held_of(settings, state, world.size))
-    needed += states if shape else 0
+    needed += held_of(settings, state, world.size) if shape else 0
     facts = world.gather(collect(world, settings.device, needed))
     return [finding for finding in judge(facts, quick=True) if finding.level != "ok"]
 
 
 def held_of(settings: Settings, state: int, ranks: int) -> int:
-    """Return the least bytes that a rank of a run holds; ``state`` are the bytes of one state.
-
-    Raises
-    ------
-    InputError
-        If there is no such solver or option.
-    """
-    method, solver = method_of(settings), solver_of(settings)
+    """Return the least bytes that a rank of a run holds; ``state`` are the bytes of one state."""
+    method = settings.method
     steps = 1 if settings.grid else settings.steps  # the file has its own
-    slices = settings.given_slices or method.default_slices(steps, ranks)
-    held = method.held_states(steps, min(slices, steps), ranks, solver.history)
+    given = method.given_slices if isinstance(method, Sliced) else None
+    slices = given or method.default_slices(steps, ranks)
+    held = method.held_states(steps, min(slices, steps), ranks, settings.solver.history)
     return (held + MORE_STATES) * state
 
 
 def refuse_or_warn(settings: Settings, world: World, denoiser: Denoiser | None = None) -> None:
-    """Make the quick check; rank 0 prints a line for each warning.
+    """Make the quick check; rank 0 logs the warnings.
 
     Raises
     ------
@@ -108,4 +100,4 @@ def refuse_or_warn(settings: Settings, world: World, denoiser: Denoiser | None =
             raise InputError(finding.sentence)
     if world.rank == 0:
         for finding in findings:
-            print(f"pint-diffusion: warning: {finding.sentence}", file=sys.stderr, flush=True)
+            LOG.warning(finding.sentence, extra={"rank": 0})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,12 +13,15 @@ from pint_diffusion.commands.compare.entries import Entry, entries
 from pint_diffusion.commands.compare.measure import Bench, Measured, call_costs
 from pint_diffusion.commands.compare.table import Row, draw, render, write_files
 from pint_diffusion.errors import InputError, StoreError
+from pint_diffusion.methods import Sequential
 from pint_diffusion.models.denoiser import Denoiser
 from pint_diffusion.report.bound import barrier_depth
 from pint_diffusion.runtime.device import set_threads
 from pint_diffusion.runtime.world import World
 from pint_diffusion.settings.compare import Compare
 from pint_diffusion.solvers.linear import try_walk
+
+LOG = logging.getLogger(__name__)
 
 LARGEST_CALL = 64
 """Evaluations in the largest call whose cost is measured; beyond, it grows in proportion."""
@@ -49,24 +53,15 @@ def compare(settings: Compare, world: World, denoiser: Denoiser | None = None) -
     StoreError
         If the files can't be written.
     """
-    if {settings.tolerance, settings.max_iterations} != {None} or settings.method_options:
-        raise InputError(
-            "compare takes no tolerance, no --max-iterations and no option of a method: it uses "
-            "the methods' own rules, and finds the tolerances for --target"
-        )
-    if settings.method != Compare.model_fields["method"].default:
-        raise InputError(
-            f"compare runs every method, and --method names one, {settings.method}: leave it out, "
-            "or choose some with --methods"
-        )
     cores = world.host_cores()
     world.agree(
         lambda: set_threads(settings.threads, settings.batching == "off", cores, world.local_size)
     )
     bench = Bench(settings, world, denoiser)
-    common = bench.plan({"method": "sequential"})
+    common = bench.plan(Sequential(**settings.division))
     steps = common.problem.grid.steps
-    wanted = world.agree(lambda: entries(settings.methods, settings.devices, steps))
+    which = settings.methods, settings.devices, steps, settings.division
+    wanted = world.agree(lambda: entries(*which))
     world.agree(lambda: make_folder(settings.out, settings.force) if world.rank == 0 else None)
     costs = world.share(
         world.agree(lambda: call_costs(common, LARGEST_CALL) if world.rank == 0 else None)
@@ -76,21 +71,20 @@ def compare(settings: Compare, world: World, denoiser: Denoiser | None = None) -
     refused: InputError | None = None
     for entry in wanted:
         try:
-            plan = bench.plan(entry.given)
+            plan = bench.plan(entry.method)
         except InputError as error:
             refused = error
             if world.rank == 0:
-                print(f"{entry.name}: left out, {error}", file=sys.stderr, flush=True)
+                LOG.warning("%s is left out: %s", entry.name, error, extra={"rank": 0})
             continue
-        own = bench.run(entry.given)
+        if world.rank == 0:
+            print(f"{entry.name} ...", file=sys.stderr, flush=True)
+        own = bench.run(entry.method)
         ways: list[tuple[str, Measured | None]] = [("own", own)]
         if entry.tuned != "nothing":
             ways.append(("equal error", bench.tune(entry, settings.target, own)))
         for rule, found in ways:
-            row = row_of(entry, rule, found, plan, costs, settings.devices)
-            rows.append(row)
-            if world.rank == 0:
-                print(render([row], settings.devices).splitlines()[1], file=sys.stderr, flush=True)
+            rows.append(row_of(entry, rule, found, plan, costs, settings.devices))
     if refused is not None and len(rows) == 1:  # the sequential one
         raise refused
 
@@ -117,14 +111,14 @@ def make_folder(folder: Path, force: bool) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         if not force and any(folder.iterdir()):
             raise InputError(
-                f"--out {folder} is not empty: give another folder, or --force to overwrite the "
+                f"`out` {folder} is not empty: give another folder, or `force` to overwrite the "
                 "comparison in it"
             )
         for name in FILES:
             (folder / name).write_bytes(b"")
             (folder / name).unlink()  # there is no comparison yet
     except OSError as error:
-        raise InputError(f"--out {folder} can't be written: {error.strerror}") from None
+        raise InputError(f"`out` {folder} can't be written: {error.strerror}") from None
 
 
 def row_of(

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from pint_diffusion.errors import InputError
+from pint_diffusion.methods import PIADM, Chords, ParaDiGMS, Parareal, ParaTAA, Sequential, Window
+from pint_diffusion.methods.method import Method
 
 Tuned = Literal["tolerance", "iterations", "nothing"]
 """How an entry is brought to a given error: by its tolerance, by stopping at an iteration."""
+
+Family = Callable[[Sequence[int], int, Mapping[str, Any]], list["Entry"]]
+"""Makes entries for device counts, N, and the options of methods that have slices."""
 
 
 @dataclass(frozen=True)
@@ -20,8 +25,8 @@ class Entry:
     ----------
     name : str
         In the table.
-    given : dict
-        Settings that differ from the common ones.
+    method : Method
+        What is run.
     tuned : {"tolerance", "iterations", "nothing"}
         How it is brought to a given error.
     pipelined : bool
@@ -29,44 +34,47 @@ class Entry:
     """
 
     name: str
-    given: dict[str, Any] = field(default_factory=dict)
+    method: Method
     tuned: Tuned = "tolerance"
     pipelined: bool = True
 
 
-def windows(name: str, method: str, sizes: Sequence[int], steps: int) -> list[Entry]:
-    """Return one entry for every size of a window."""
-    sizes = sorted({min(size, steps) for size in sizes})
-    return [Entry(f"{name}, {size} points", {"method": method, "window": size}) for size in sizes]
+def windows(name: str, method: Callable[..., Method]) -> Family:
+    """Return a family with one entry for every size of a window."""
+
+    def family(devices: Sequence[int], steps: int, division: Mapping[str, Any]) -> list[Entry]:
+        sizes = sorted({min(size, steps) for size in devices})
+        return [Entry(f"{name}, {size} points", method(window=size)) for size in sizes]
+
+    return family
 
 
-FAMILIES: dict[str, Callable[[Sequence[int], int], list[Entry]]] = {
-    "sequential": lambda devices, steps: [
-        Entry("sequential", {"method": "sequential"}, "nothing"),
+FAMILIES: dict[str, Family] = {
+    "sequential": lambda devices, steps, division: [
+        Entry("sequential", Sequential(**division), "nothing")
     ],
-    "srds": lambda devices, steps: [
-        Entry(
-            "SRDS, not pipelined", {"method": "parareal", "placement": "root"}, "iterations", False
-        ),
-        Entry("SRDS, root", {"method": "parareal", "placement": "root"}, "iterations"),
-        Entry("SRDS, slice", {"method": "parareal", "placement": "slice"}, "iterations"),
+    "srds": lambda devices, steps, division: [
+        Entry("SRDS, not pipelined", Parareal(**division), "iterations", False),
+        Entry("SRDS, root", Parareal(placement="root", **division), "iterations"),
+        Entry("SRDS, slice", Parareal(placement="slice", **division), "iterations"),
     ],
-    "paradigms": lambda devices, steps: windows("ParaDiGMS", "paradigms", devices, steps),
-    "window": lambda devices, steps: windows("window", "window", devices, steps),
-    "parataa": lambda devices, steps: windows("ParaTAA", "parataa", devices, steps),
-    "piadm": lambda devices, steps: [
-        Entry(f"PIADM, {way}", {"method": "piadm", "schedule": way})
-        for way in ("blocks", "diagonal")
+    "paradigms": windows("ParaDiGMS", ParaDiGMS),
+    "window": windows("window", Window),
+    "parataa": windows("ParaTAA", ParaTAA),
+    "piadm": lambda devices, steps, division: [
+        Entry(f"PIADM, {way}", PIADM(schedule=way, **division)) for way in ("blocks", "diagonal")
     ],
-    "chords": lambda devices, steps: [
-        Entry(f"CHORDS, {cores} cores", {"method": "chords", "cores": cores}, "iterations")
+    "chords": lambda devices, steps, division: [
+        Entry(f"CHORDS, {cores} cores", Chords(cores=cores), "iterations")
         for cores in sorted({max(1, min(size, steps // 2)) for size in devices})
     ],
 }
-"""Entries by the name of their family, given device counts and N."""
+"""Entries by the name of their family."""
 
 
-def entries(names: Sequence[str] | None, devices: Sequence[int], steps: int) -> list[Entry]:
+def entries(
+    names: Sequence[str] | None, devices: Sequence[int], steps: int, division: Mapping[str, Any]
+) -> list[Entry]:
     """Return the entries of some families, the sequential sampler first.
 
     Raises
@@ -76,6 +84,6 @@ def entries(names: Sequence[str] | None, devices: Sequence[int], steps: int) -> 
     """
     for name in names or ():
         if name not in FAMILIES:
-            raise InputError(f"--methods has {name!r}: it is one of {', '.join(FAMILIES)}")
+            raise InputError(f"`methods` has {name!r}: it is one of {', '.join(FAMILIES)}")
     wanted = FAMILIES if names is None else dict.fromkeys(["sequential", *names])
-    return [entry for name in wanted for entry in FAMILIES[name](devices, steps)]
+    return [entry for name in wanted for entry in FAMILIES[name](devices, steps, division)]

@@ -13,16 +13,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pint_diffusion.build.from_settings import plan_of
-from pint_diffusion.build.plan import Plan
+from pint_diffusion.build.from_settings import sampling_of
+from pint_diffusion.build.plan import Plan, make_plan
 from pint_diffusion.commands.compare.entries import Entry
 from pint_diffusion.commands.silence import EndJob
+from pint_diffusion.methods import Sequential
+from pint_diffusion.methods.method import Method
 from pint_diffusion.models.denoiser import Denoiser
 from pint_diffusion.output import Answers, Output
 from pint_diffusion.run import solve
 from pint_diffusion.runtime.events import EVALUATION_KINDS, EventLog
 from pint_diffusion.runtime.world import World
-from pint_diffusion.settings.run import Settings
+from pint_diffusion.settings.run import SamplingSettings
 
 TRIES = 5
 """Runs that may be made to find a tolerance."""
@@ -51,6 +53,8 @@ class Measured:
         Seconds on these ranks.
     error : float
         Relative L2 error against the sequential samples.
+    worst_sample : float
+        Relative L2 error of the sample that is furthest off.
     worst : float
         Greatest difference of a value.
     mean : float
@@ -72,6 +76,7 @@ class Measured:
     bytes: int
     wall: float
     error: float
+    worst_sample: float
     worst: float
     mean: float
     tolerance: float | None
@@ -85,33 +90,39 @@ class Bench:
 
     Parameters
     ----------
-    settings : Settings
-        What all entries have in common.
+    settings : SamplingSettings
+        What all entries have in common; the network is loaded once.
     world : World
         The processes.
     denoiser : Denoiser, optional
         The network, instead of ``settings.model``.
+
+    Raises
+    ------
+    InputError
+        On every rank, if one of them can't use the settings.
     """
 
-    def __init__(self, settings: Settings, world: World, denoiser: Denoiser | None = None) -> None:
-        self._settings = settings
+    def __init__(
+        self, settings: SamplingSettings, world: World, denoiser: Denoiser | None = None
+    ) -> None:
         self._world = world
-        self._denoiser = denoiser
+        self._asked = world.agree(lambda: sampling_of(settings, Sequential(), world, denoiser))
         self.truth: Tensor | None = None
-        self._done: dict[str, Measured] = {}
+        self._done: dict[Method, Measured] = {}
 
-    def plan(self, given: dict[str, Any]) -> Plan:
-        """Build the problem of an entry.
+    def plan(self, method: Method) -> Plan:
+        """Build the problem of a method.
 
         Raises
         ------
         InputError
             On every rank, if it can't be solved by that method.
         """
-        settings = self._settings.model_copy(update=given)
-        return self._world.agree(lambda: plan_of(settings, self._world, self._denoiser))
+        asked, ranks = dataclasses.replace(self._asked, method=method), self._world.size
+        return self._world.agree(lambda: make_plan(asked, ranks))
 
-    def run(self, given: dict[str, Any]) -> Measured:
+    def run(self, method: Method) -> Measured:
         """Run once; the first run is the sequential one, which the others are compared with.
 
         Raises
@@ -119,10 +130,9 @@ class Bench:
         PintError
             On every rank, if one of them fails in the run.
         """
-        name = repr(sorted(given.items()))
-        if name in self._done:
-            return self._done[name]
-        plan, world = self.plan(given), self._world
+        if method in self._done:
+            return self._done[method]
+        plan, world = self.plan(method), self._world
         problem, memory, held = plan.problem, Answers(), Held()
         run = solve(plan, world, [memory, held, EndJob(world)])
         k = run.iterations
@@ -134,10 +144,9 @@ class Bench:
         made = sum((one for _, one in tallies), Counter[tuple[int, int]]())
         low, high = problem.stop_rule.data_range
         differences = [(answer - self.truth).double() for answer in told]
-        size = float(self.truth.double().norm())
-        norms = [float(difference.norm()) for difference in differences]
-        errors = [norm / size if size else inf if norm else 0.0 for norm in norms]
-        self._done[name] = Measured(
+        truth = self.truth.double()
+        errors = [relative(difference, truth) for difference in differences]
+        self._done[method] = Measured(
             rounds=k,
             deep=run.evaluations_deep,
             evaluations=run.evaluations,
@@ -145,6 +154,7 @@ class Bench:
             bytes=sum(sent for sent, _ in tallies),
             wall=run.wall_time,
             error=errors[-1],
+            worst_sample=max(map(relative, differences[-1], truth)),
             worst=float(differences[-1].abs().max()),
             mean=float(differences[-1].abs().mean()) * 255 / (high - low),
             tolerance=problem.tolerance,
@@ -152,7 +162,7 @@ class Bench:
             in_a_row=[made[key] for key in sorted(made)],
             errors=errors,
         )
-        return self._done[name]
+        return self._done[method]
 
     def tune(self, entry: Entry, target: float, own: Measured) -> Measured | None:
         """Bring an entry to an error of at most ``target``, with as little work as can be found.
@@ -182,7 +192,7 @@ class Bench:
             assert found.tolerance is not None
             ratio = 0.7 * target / found.error if found.error else 100.0
             tolerance = found.tolerance * min(max(ratio, 1e-2), 1e2)
-            found = self.run(entry.given | {"tolerance": tolerance})
+            found = self.run(entry.method.model_copy(update={"tolerance": tolerance}))
         return best
 
     def _tune_iterations(self, entry: Entry, target: float, own: Measured) -> Measured | None:
@@ -190,14 +200,25 @@ class Bench:
         found = own
         while found.error > target:
             more = 2 * found.rounds
-            found = self.run(entry.given | {"tolerance": 0.0, "max_iterations": more})
+            found = self.run(stopped_at(entry.method, more))
             if found.rounds < more:
                 break
         near = [k for k, error in enumerate(found.errors) if k and error <= target]
         if not near:
             return None
-        found = self.run(entry.given | {"tolerance": 0.0, "max_iterations": near[0]})
+        found = self.run(stopped_at(entry.method, near[0]))
         return dataclasses.replace(found, tolerance=None)
+
+
+def stopped_at(method: Method, iterations: int) -> Method:
+    """Return a method that goes on for so many iterations, whatever moves."""
+    return method.model_copy(update={"tolerance": 0.0, "max_iterations": iterations})
+
+
+def relative(difference: Tensor, truth: Tensor) -> float:
+    """Return the L2 norm of a difference, in that of the truth; 0 / 0 is 0."""
+    norm, size = float(difference.norm()), float(truth.norm())
+    return norm / size if size else inf if norm else 0.0
 
 
 class Held(Output):

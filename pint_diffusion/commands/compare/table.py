@@ -34,8 +34,8 @@ class Row:
     on_devices: Mapping[int, float]
 
 
-HEAD = ("method", "rule", "rounds", "deep", "evaluations", "held", "MB sent", "rel. L2", "max",
-        "mean / 255", "wall s")  # fmt: skip
+HEAD = ("method", "rule", "rounds", "deep", "evaluations", "held", "MB sent", "rel. L2",
+        "worst sample", "max", "mean / 255", "wall s")  # fmt: skip
 
 
 def render(rows: Sequence[Row], devices: Sequence[int]) -> str:
@@ -60,8 +60,8 @@ def _cells(row: Row, devices: Sequence[int]) -> list[str]:
     return [
         *(row.name, row.rule + ("" if found.converged or row.rule != "own" else " (not met)")),
         *map(str, (found.rounds, found.deep, found.evaluations, found.held)),
-        *(f"{found.bytes / 1e6:.3g}", f"{found.error:.2g}", f"{found.worst:.2g}"),
-        *(f"{found.mean:.2g}", wall),
+        *(f"{found.bytes / 1e6:.3g}", f"{found.error:.2g}", f"{found.worst_sample:.2g}"),
+        *(f"{found.worst:.2g}", f"{found.mean:.2g}", wall),
         *(f"{row.on_devices[p]:.3g}" if p in row.on_devices else "-" for p in devices),
     ]
 

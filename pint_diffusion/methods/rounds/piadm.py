@@ -140,7 +140,7 @@ class PIADM(Sliced, MethodInRounds):
 
     @model_validator(mode="after")
     def _one_end_of_blocks(self) -> PIADM:
-        if self.sweeps is not None and "tolerance" in self.model_fields_set:
+        if self.sweeps is not None and "tolerance" in self.changed:
             raise ValueError(
                 f"`sweeps` {self.sweeps} ends every block whatever moves, and `tolerance` "
                 f"{self.tolerance:g} when nothing moves by more: give one of the two"
