@@ -47,6 +47,7 @@ def walk_teacher(
         prediction = evaluator([Ask("fine", 0, 0)(x, here)])[0]
         seen.append(prediction)
         x = there.a * prediction.x0 + there.s * prediction.eps
+    evaluator.check()
     return _flat([p.x0 for p in seen]), _flat([p.eps for p in seen])
 
 
