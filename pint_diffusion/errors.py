@@ -37,7 +37,7 @@ class StoreError(PintError):
 class RunFailed(PintError):
     """A run that ended midway; raised alike on every rank, with the exit code of its cause."""
 
-    def __init__(self, message: str, exit_code: int) -> None:
+    def __init__(self, message: str, exit_code: int = 1) -> None:
         super().__init__(message)
         self.exit_code = exit_code
 

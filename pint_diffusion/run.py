@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import hashlib
 import traceback
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from typing import TypeAlias
@@ -11,7 +12,14 @@ from typing import TypeAlias
 from torch import Tensor
 
 from pint_diffusion.build.plan import Plan
-from pint_diffusion.errors import Interrupted, PeerFailure, PintError, RunFailed, TransportError
+from pint_diffusion.errors import (
+    InputError,
+    Interrupted,
+    PeerFailure,
+    PintError,
+    RunFailed,
+    TransportError,
+)
 from pint_diffusion.methods import Sequential
 from pint_diffusion.methods.problem import Restart
 from pint_diffusion.numerics.convergence import Outcome
@@ -252,6 +260,45 @@ def _close_failed(outputs: Outputs, error: BaseException) -> None:
         if not agreed:
             outputs.lost(str(error))
         outputs.close(Ended(status, agreed=agreed))
+
+
+def refuse_differences(plan: Plan, world: World, more: str = "") -> None:
+    """Refuse a run whose ranks were given different things, or compute on unlike devices.
+
+    Parameters
+    ----------
+    plan : Plan
+        Of this rank.
+    world : World
+        The ranks.
+    more : str
+        What else must be the same.
+
+    Raises
+    ------
+    InputError
+        On every rank, naming the first rank that differs from rank 0.
+    """
+    asked, problem = plan.asked, plan.problem
+    options = asked.method, asked.solver, asked.coarse.steps, asked.coarse.noise, asked.corrector
+    digest = hashlib.sha256(repr((options, asked.seed, asked.batching, asked.dtype)).encode())
+    digest.update(more.encode())
+    for network in (evaluator.denoiser for evaluator in plan.evaluators):
+        digest.update(repr((problem.grid, network.shape, network.prediction)).encode())
+    digest.update(problem.coarse.name.encode())
+    digest.update(problem.noise.cpu().numpy().tobytes())
+    seen = world.gather((digest.hexdigest(), asked.device.type, world.host))
+    for rank, (read, device, host) in enumerate(seen):
+        if read != seen[0][0]:
+            raise InputError(
+                f"rank {rank} on {host} has other settings or another model than rank 0: give all "
+                "ranks the same files, by absolute paths"
+            )
+        if device != seen[0][1]:
+            raise InputError(
+                f"rank {rank} on {host} would compute on {device} and rank 0 on {seen[0][1]}: use "
+                "`device` cpu, or find out with 'pint-diffusion check' why that host sees no GPU"
+            )
 
 
 def warm_up(plan: Plan) -> None:

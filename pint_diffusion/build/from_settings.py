@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import Any
 
 from pint_diffusion.build.coarse import Coarse
+from pint_diffusion.build.grid import DEFAULT_STEPS
 from pint_diffusion.build.plan import Plan, Sampling, make_plan
 from pint_diffusion.errors import InputError
 from pint_diffusion.grid import Schedule, Spacing, TimeGrid, read_grid
 from pint_diffusion.methods import METHODS
 from pint_diffusion.methods.method import Method
 from pint_diffusion.models import load_denoiser
-from pint_diffusion.models.conditional import condition
+from pint_diffusion.models.conditional import Conditioned, condition
 from pint_diffusion.models.denoiser import Denoiser, schedule_of
+from pint_diffusion.models.sources import BUNDLED, GIVEN
 from pint_diffusion.runtime.device import bind_device, check_dtype
 from pint_diffusion.runtime.world import World
 from pint_diffusion.settings.grid import GridSettings
@@ -146,4 +149,47 @@ def spacing_of(settings: Settings | GridSettings, name: str | None = None) -> Sp
         settings.rho,
         settings.shift,
         settings.final,
+    )
+
+
+def settings_of(asked: Sampling) -> Settings:
+    """Return the settings of the command that ask for the same, as far as settings can say it.
+
+    The settings of what was given as an object name a model that can't be loaded, so that nobody
+    goes on with such a run from the command line.
+    """
+    network: Any = asked.network
+    spacing = asked.spacing
+    given: dict[str, Any] = {}
+    if isinstance(network, Conditioned):
+        given |= {"labels": network.labels.tolist(), "guidance": network.guidance}
+        given |= {"guidance_rescale": network.rescale, "null_class": network.null_class}
+        network = network.network
+    objects = asked.noise is not None or asked.grid is not None or asked.coarse.network is not None
+    source = None if objects else getattr(network, "source", None)
+    model = f"{GIVEN}{type(network).__name__}" if source is None else source
+    options = {**asked.method.changed, **asked.solver.changed}
+    if options.pop("carry", True) is False:
+        options["history"] = "restart"
+    spaced = {one.name: getattr(spacing, one.name) for one in fields(spacing)}
+    coarse, corrector = asked.coarse, asked.corrector
+    return Settings(
+        model=None if model == str(BUNDLED) else model,
+        steps=asked.steps or DEFAULT_STEPS,
+        **{"spacing" if name == "name" else name: value for name, value in spaced.items()},
+        samples=asked.samples,
+        seed=asked.seed,
+        method=asked.method.name,
+        solver=asked.solver.name,
+        coarse_solver=None if coarse.solver is None else coarse.solver.name,
+        coarse_steps=coarse.steps,
+        coarse_noise=coarse.noise,
+        corrector_steps=corrector.steps,
+        corrector_length=corrector.length,
+        corrector_friction=corrector.friction,
+        batching=asked.batching,
+        dtype=str(asked.dtype).removeprefix("torch."),
+        device=asked.device.type,
+        **given,
+        **options,
     )

@@ -6,6 +6,7 @@ file and one line in `SOURCES`.
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING
 
 from pint_diffusion.models.sources import SOURCES, Source, find_source, peek
@@ -44,4 +45,7 @@ def load_denoiser(
     import torch
 
     source, name = find_source(spec)
-    return source.load(name, torch.device(device), torch.float32 if dtype is None else dtype)
+    network = source.load(name, torch.device(device), torch.float32 if dtype is None else dtype)
+    with contextlib.suppress(AttributeError):  # a network of the user's own may have no room
+        network.source = name  # type: ignore[attr-defined]
+    return network

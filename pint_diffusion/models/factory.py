@@ -54,7 +54,7 @@ def load_factory(spec: str, device: torch.device, dtype: torch.dtype) -> Denoise
             f"{spec}: the call {name}(device=..., dtype=...) failed ({reason(error)})"
         ) from error
     try:
-        _check(model)
+        check_denoiser(model)
     except Exception as error:
         told = str(error) if isinstance(error, InputError) else reason(error)
         raise InputError(f"{spec}: {name} returned no usable denoiser: {told}") from error
@@ -77,7 +77,7 @@ def _import_file(file: Path) -> ModuleType:
     return module
 
 
-def _check(model: Any) -> None:
+def check_denoiser(model: Any) -> None:
     """Raise InputError, or whatever the model's attributes raise, unless it is a `Denoiser`."""
     if isinstance(model, type):
         raise InputError(f"it is the class {model.__name__}, not an instance of it")

@@ -106,6 +106,9 @@ class GaussianMixture:
         self._variances = torch.from_numpy(var).to(device)
         self._log_weights = torch.log(torch.from_numpy(weight)).to(device)
 
+    def __repr__(self) -> str:
+        return f"<GaussianMixture of {len(self._means)} components, {self.shape}>"
+
     def __call__(self, x: Tensor, t: Tensor, alpha_bar: Tensor) -> Tensor:
         """Return eps = -s grad log p(x).
 

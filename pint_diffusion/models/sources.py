@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 BUNDLED = Path(__file__).parent / "bundled"
 """Folder of the checkpoint that comes with the package."""
 
+GIVEN = "object:"
+"""Begins the name of a network that a program gave as an object."""
+
 
 class Source:
     """A kind of model; a subclass decides which names are its own, and loads them.
@@ -150,13 +153,28 @@ class Factory(Source):
         return load_factory(spec, device, dtype)
 
 
-SOURCES: list[Source] = [Checkpoint(), Mixture(), Factory()]
-"""Kinds of models; a name belongs to the first one that takes it."""
+class Given(Source):
+    """A network that a program gave as an object: its run is resumed by that program."""
+
+    def takes(self, spec: str) -> bool:
+        """Tell whether the name begins with `GIVEN`."""
+        return spec.startswith(GIVEN)
+
+    def check(self, spec: str) -> None:
+        """Refuse it."""
+        raise InputError(
+            f"the run was given a {spec.removeprefix(GIVEN)} or other things as objects by a "
+            "program: resume it from there, with Files(..., resume=True)"
+        )
+
+
+SOURCES: list[Source] = [Checkpoint(), Mixture(), Given(), Factory()]
+"""Kinds of models; the first one that takes a name has it."""
 
 
 def advice() -> str:
-    """Return a sentence with the forms of model names, for error messages."""
-    *forms, last = (source.form for source in SOURCES)
+    """Say what names of models there are."""
+    *forms, last = (source.form for source in SOURCES if source.form)
     return f"leave it out for the bundled network, or give {', '.join(forms)}, or {last}"
 
 

@@ -13,11 +13,9 @@ def folded(values: Tensor, dim: int) -> Tensor:
     a row's bits can depend on the rows beside it and on the host; these additions are elementwise.
     """
     while (count := values.shape[dim]) > 1:
-        low, high, *odd = values.split(count // 2, dim)
-        values = low + high
-        if odd:
-            first, others = values.split([1, count // 2 - 1], dim)
-            values = torch.cat([first + odd[0], others], dim) if count > 3 else first + odd[0]
+        odd = values.narrow(dim, count - 1, 1) if count % 2 else None
+        low, high = (values if odd is None else values.narrow(dim, 0, count - 1)).chunk(2, dim)
+        values = low + high if odd is None else torch.cat([low + high, odd], dim)
     return values.squeeze(dim)
 
 

@@ -78,7 +78,7 @@ def inspect_run(folder: Path) -> Inspection:
         before, manifest = manifest, _complete(folder)
         if before.rows == manifest.rows:  # else the run goes on, and has deleted old parts
             break
-    written = max((path.stat().st_mtime for path in folder.glob("*.[hj]*")), default=0.0)
+    written = max((path.stat().st_mtime for path in folder.glob("*.[hj]*[5n]")), default=0.0)
     age = max(time.time() - written, 0.0)
     return Inspection(folder, facts, config, change, samples, manifest, problems, age)
 

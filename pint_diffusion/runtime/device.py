@@ -32,6 +32,14 @@ ATTENTIONS = {
 
 
 def bind_device(choice: str, local_rank: int) -> torch.device:
+    """Choose this rank's device, see `find_device`, and make it torch's current one."""
+    device = find_device(choice, local_rank)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    return device
+
+
+def find_device(choice: str, local_rank: int) -> torch.device:
     """Choose this rank's device: node-local rank modulo visible devices.
 
     Parameters
@@ -51,14 +59,12 @@ def bind_device(choice: str, local_rank: int) -> torch.device:
         devices = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if choice == "cuda" and not devices:
         raise InputError(
-            "--device cuda, but torch sees no CUDA device here: use --device cpu, or check "
+            "`device` is cuda, but torch sees no CUDA device here: use cpu, or check "
             "the driver, CUDA_VISIBLE_DEVICES and that torch is a CUDA build"
         )
     if choice == "cpu" or not devices:
         return torch.device("cpu")
-    device = torch.device("cuda", local_rank % devices)
-    torch.cuda.set_device(device)
-    return device
+    return torch.device("cuda", local_rank % devices)
 
 
 def check_dtype(name: str, device: torch.device) -> torch.dtype:
@@ -80,7 +86,7 @@ def check_dtype(name: str, device: torch.device) -> torch.dtype:
     except RuntimeError:
         supported = False
     if not supported:
-        raise InputError(f"--dtype {name} is not supported on {device}: use float32")
+        raise InputError(f"`dtype` {name} is not supported on {device}: use float32")
     return dtype
 
 
@@ -99,7 +105,7 @@ def set_threads(threads: int | None, batching_off: bool, cores: int, local_size:
     if threads is None:
         threads = 1 if batching_off else max(1, cores // local_size)
     if threads > (os.cpu_count() or 1):
-        raise InputError(f"--threads {threads} is more than this host's {os.cpu_count()} cores")
+        raise InputError(f"`threads` {threads} is more than this host's {os.cpu_count()} cores")
     torch.set_num_threads(threads)
     return threads
 

@@ -78,7 +78,7 @@ class Evaluator:
         self.check()
         x = torch.cat([r.x for r in requests]) if len(requests) > 1 else requests[0].x
         at = self._levels([level for request in requests for level in request.levels], x)
-        clock = _Clock() if self.late else None
+        clock = _Clock() if self.device.type == "cuda" else None
         try:
             output = self._output(requests, x, at)
         except (NetworkError, NetworkRaisedError):

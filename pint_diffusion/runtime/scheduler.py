@@ -270,7 +270,8 @@ class Runtime:
                 raise TransportError(f"{second}, after {error!r}") from error
             raise
         self._abandon()
-        yield from self._heard
+        while self._heard:
+            yield self._heard.popleft()
 
     def _show(
         self, task: Task, asked: AnswerRequest

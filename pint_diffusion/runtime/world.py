@@ -8,7 +8,7 @@ import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeAlias, TypeVar
 
 from pint_diffusion.errors import InputError, PintError
 
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from pint_diffusion.runtime.transports.base import Transport
 
 T = TypeVar("T")
+
+Communicator: TypeAlias = "MPI.Comm | Literal['auto'] | None"
+"""What a caller may name the processes of a run by, see `world_of`."""
 
 OnSilence = Callable[[str], None]
 """Is told which rank has fallen silent, in a sentence."""
@@ -250,7 +253,7 @@ def open_world(transport: str) -> World:
     return world_of(MPI.COMM_WORLD)
 
 
-def world_of(comm: MPI.Comm | Literal["auto"] | None) -> World:
+def world_of(comm: Communicator) -> World:
     """Find the processes that a communicator joins.
 
     Parameters

@@ -42,6 +42,7 @@ def describe_run(plan: Plan, world: World, folder: Path, config: str) -> Master:
         "tolerance": problem.tolerance,
         "tolerance_unit": plan.method.unit,
         "enough_iterations": plan.method.enough_iterations(problem.grid),
+        "solver": repr(plan.asked.solver),
         "coarse_solver": problem.coarse.name,
         "summed_noise": problem.coarse.solver.stochastic,
         "fine_evaluations": try_walk(problem.fine, "fine"),

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Container
-from dataclasses import dataclass
+import os
+from collections.abc import Container, Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,7 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pint_diffusion.errors import InputError, StoreError
-from pint_diffusion.store.part import FOLDER, PartName, check_part, read_part, replace_file
+from pint_diffusion.store.part import (
+    FOLDER,
+    PartName,
+    check_part,
+    read_part,
+    replace_file,
+    sync_folder,
+)
 
 MANIFEST = "manifest.json"
 GENERATIONS = 2
@@ -70,6 +78,11 @@ class Manifest:
     rows: dict[int, dict[PartName, list[int]]]
     changes: list[list[float]]
     writing: Writing | None = None
+    _names: set[str] = field(default_factory=set, repr=False, compare=False)
+    _loose: dict[tuple[int, int], dict[tuple[int, str], PartName]] = field(
+        default_factory=dict, repr=False, compare=False
+    )
+    # Files seen so far; of them those of iterations that are not complete, by segment and k.
 
     @classmethod
     def read(cls, folder: Path) -> Manifest:
@@ -101,7 +114,7 @@ class Manifest:
             raise InputError(f"{path} can't be read: {error}") from None
 
     def write(self) -> None:
-        """Replace the file."""
+        """Replace the file; the parts that it names are there after a crash too."""
         content: dict[str, Any] = {
             "rows": {
                 k: {str(part): slices for part, slices in parts.items()}
@@ -111,30 +124,35 @@ class Manifest:
             "writing": self.writing and self.writing._asdict(),
         }
         content["sha256"] = _digest(content)
+        if self.rows:
+            sync_folder(self.folder / FOLDER)
         replace_file(self.folder / MANIFEST, json.dumps(content, indent=1).encode())
 
     def extend(self) -> None:
-        """Add the iterations that have become complete in the folder."""
+        """Take in iterations that have become complete in the folder, by the files that are new."""
         if self.writing is None:
             return
         segment, columns, ranks, retires = self.writing
-        found: dict[int, dict[tuple[int, str], PartName]] = {}
-        for part in parts_of(self.folder):
+        new = set(os.listdir(self.folder / FOLDER)) - self._names
+        self._names |= new
+        for part in _parsed(new):
             if part.segment == segment and part.k not in self.rows:
-                found.setdefault(part.k, {})[part.rank, part.group] = part
-        for k, parts in sorted(found.items()):
-            wanted = needed(k if retires else 0, columns, ranks)
+                self._loose.setdefault((segment, part.k), {})[part.rank, part.group] = part
+        for k in sorted(k for at, k in self._loose if at == segment):
+            wanted, parts = needed(k if retires else 0, columns, ranks), self._loose[segment, k]
             if parts.keys() >= wanted.keys():
                 self.rows[k] = {parts[key]: where for key, where in wanted.items()}
+                del self._loose[segment, k]
 
-    def drop_old(self) -> None:
-        """Forget all but the newest iterations, write the manifest, then delete their parts."""
-        old = sorted(self.rows)[:-GENERATIONS]
-        parts = [part for k in old for part in self.rows.pop(k)]
-        if parts:
-            self.write()
+    def forget_old(self) -> list[PartName]:
+        """Forget all but the newest iterations; `delete` their parts once that is written."""
+        return [part for k in sorted(self.rows)[:-GENERATIONS] for part in self.rows.pop(k)]
+
+    def delete(self, parts: Iterable[PartName]) -> None:
+        """Delete parts that no manifest names."""
         for part in parts:
             (self.folder / FOLDER / str(part)).unlink(missing_ok=True)
+            self._names.discard(str(part))
 
     def newest(self, problems: list[str]) -> int | None:
         """Return the newest iteration whose parts are all whole, None if there is none.
@@ -172,9 +190,7 @@ class Manifest:
         self.changes = self.changes[: max(k, 0)]
         self.write()
         kept = {part for parts in self.rows.values() for part in parts}
-        for part in parts_of(self.folder):
-            if part not in kept:
-                (self.folder / FOLDER / str(part)).unlink(missing_ok=True)
+        self.delete(part for part in parts_of(self.folder) if part not in kept)
 
 
 def needed(first: int, columns: int, ranks: int) -> dict[tuple[int, str], list[int]]:
@@ -189,9 +205,14 @@ def needed(first: int, columns: int, ranks: int) -> dict[tuple[int, str], list[i
 
 
 def parts_of(folder: Path) -> list[PartName]:
-    """Return the names of the parts in a run's folder."""
-    names = (PartName.parse(path.name) for path in (folder / FOLDER).glob("*.h5"))
-    return sorted(name for name in names if name is not None)
+    """Names of the parts in a run's folder."""
+    place = folder / FOLDER
+    return _parsed(os.listdir(place)) if place.is_dir() else []
+
+
+def _parsed(names: Iterable[str]) -> list[PartName]:
+    """Return what names of files say, of those that are parts."""
+    return sorted(part for part in map(PartName.parse, names) if part is not None)
 
 
 def _digest(content: dict[str, Any]) -> str:

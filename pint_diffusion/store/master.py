@@ -7,6 +7,7 @@ import io
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,8 @@ _NEEDED: dict[str, Any] = {
     **dict.fromkeys(("status", "config", "method", "coarse_solver", "fingerprint"), str),
     **dict.fromkeys(("seed", "ranks", "threads", "segment", "resumed_after"), int),
     "enough_iterations": int,
-    **dict.fromkeys(("mpi_library", "options", "tolerance_unit", "counts", "column"), str),
+    **dict.fromkeys(("mpi_library", "options", "solver", "counts", "column"), str),
+    "tolerance_unit": str,
     **dict.fromkeys(("summed_noise", "retires", "iterates", "uses_coarse"), bool),
     "tolerance": _NUMBER,
 }
@@ -155,7 +157,7 @@ class Master:
         file.create_virtual_dataset("events", layout)
 
 
-def read_run(folder: Path) -> RunRecord:
+def read_run(folder: str | PathLike[str]) -> RunRecord:
     """Read a run's files.
 
     Raises
@@ -164,7 +166,7 @@ def read_run(folder: Path) -> RunRecord:
         If there is no run in the folder, if it can't be read, or if a part is missing (HDF5
         itself would show fill values in its place).
     """
-    with open_master(folder) as file:
+    with open_master(Path(folder)) as file:
         facts = read_facts(file)
         if "samples" not in file:
             raise InputError(f"the run in {folder} has no samples yet: {facts['status']}")

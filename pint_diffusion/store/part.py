@@ -85,7 +85,7 @@ def write_part(
         file["states"] = np.stack(list(states.values()))
     content = image.getbuffer()
     name = PartName(segment, k, rank, group, hashlib.sha256(content).hexdigest()[:_DIGITS])
-    replace_file(folder / FOLDER / str(name), content)
+    replace_file(folder / FOLDER / str(name), content, sync=False)  # a manifest syncs the folder
     return name
 
 
@@ -143,8 +143,11 @@ def _content(path: Path) -> bytes:
         raise StoreError(f"{path} can't be read: {error.strerror}") from None
 
 
-def replace_file(path: Path, content: bytes | memoryview) -> None:
-    """Write a file so that readers see the old content or the new one, also after a crash."""
+def replace_file(path: Path, content: bytes | memoryview, sync: bool = True) -> None:
+    """Write a file so that its name shows the old content or the new one, also after a crash.
+
+    With ``sync`` it is the new one after a crash too.
+    """
     new = path.with_name(path.name + ".new")
     try:
         with open(new, "wb") as file:
@@ -156,8 +159,14 @@ def replace_file(path: Path, content: bytes | memoryview) -> None:
         with contextlib.suppress(OSError):
             new.unlink()  # on a full disk somebody else needs the space
         raise
-    folder = os.open(path.parent, os.O_RDONLY)
+    if sync:
+        sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Let the names in a folder survive a crash of the host."""
+    descriptor = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(folder)
+        os.fsync(descriptor)
     finally:
-        os.close(folder)
+        os.close(descriptor)

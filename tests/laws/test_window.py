@@ -8,11 +8,23 @@ import torch
 from helpers.runs import run
 
 from pint_diffusion.grid import Level
-from pint_diffusion.methods.rounds.window import Line, slopes, spreads
+from pint_diffusion.methods.rounds.window import Line, columns, line_weights, slopes, spreads
 from pint_diffusion.models.mixture import GaussianMixture
 from pint_diffusion.runtime.world import LocalWorld
+from pint_diffusion.solvers.response import Responses
 
 LEVELS = [Level(0.0, alpha_bar) for alpha_bar in (1e-5, 0.02, 0.4, 0.8, 0.9999)]
+
+
+def responses(levels):
+    """Responses of steps that begin at some levels, as far as it is about levels."""
+    a, s = (np.array([[getattr(level, name)] for level in levels]) for name in "as")
+    return Responses(tuple((level,) for level in levels), a, s, np.empty((len(levels), 2, 2, 1)))
+
+
+def of_levels(levels):
+    """`columns` of slots at some levels, (L, 1, 1, 3)."""
+    return torch.from_numpy(columns(responses(levels)))[:, None]
 
 
 def mixture(components, shape, variances):
@@ -38,27 +50,24 @@ def test_of_gaussian_data_all_slopes_are_known_after_two_evaluations(solver, var
 def test_any_slope_is_between_frozen_noise_and_frozen_picture(level):
     """The secant is of a network whose share of signal in a move is w, and w is kept in [0, 1]."""
     shares = torch.tensor([-3.0, 0.0, 0.3, 1.0, 7.0]).double()
-    a, s = (torch.full((1, 5, 1), value).double() for value in (level.a, level.s))
+    at = of_levels([level] * 5).transpose(0, 1)
     before = torch.zeros(2, 1, 5, 4, dtype=torch.float64)
     move = torch.ones(1, 5, 4, dtype=torch.float64)
     evaluated = torch.stack([move, (1 - shares[:, None]) / level.s * move])
-    kappa = slopes(spreads(evaluated, before, a, s), a, s)[0, :, 0]
+    kappa = slopes(spreads(evaluated, before, at[:, :, 0]), at)[0, :, 0]
     assert ((kappa >= 0) & (kappa <= 1 / level.s)).all()
     assert float(kappa[2]) == pytest.approx(0.7 / level.s)
 
 
 def test_a_point_without_a_secant_takes_what_the_nearest_earlier_one_found():
     """Of Gaussian data of variance v every point has kappa = s / (s^2 + a^2 v)."""
-    v, nan = 0.3, torch.nan
-    a, s = (torch.tensor([[getattr(level, c)] for level in LEVELS])[..., None] for c in "as")
-    a, s = a.double(), s.double()
+    v, nan, at = 0.3, torch.nan, of_levels(LEVELS)
+    a, s = (torch.from_numpy(one)[:, None] for one in (responses(LEVELS).a, responses(LEVELS).s))
     kappa = s / (s**2 + v * a**2)
-    moves = (
-        torch.tensor([nan, 0.1, nan, 0.0, 0.2], dtype=torch.float64).view(5, 1, 1).expand(5, 1, 3)
-    )
+    moves = torch.tensor([nan, 0.1, nan, 0.0, 0.2]).double().view(5, 1, 1).expand(5, 1, 3)
     evaluated = torch.stack([moves.nan_to_num(0.5), (kappa * moves).nan_to_num(0.5)])
     before = torch.where(torch.isnan(moves), nan, torch.zeros(2, 5, 1, 3).double())
-    found = slopes(spreads(evaluated, before, a, s), a, s)[:, 0, 0]
+    found = slopes(spreads(evaluated, before, at[:, :, 0]), at)[:, 0, 0]
     assert float(found[0]) == pytest.approx(float(s[0]))  # no secant yet: v is frozen
     torch.testing.assert_close(found[1:], kappa[1:, 0, 0])
 
@@ -74,7 +83,8 @@ def test_the_line_goes_on_as_noise_went_so_far_and_keeps_the_state_whole(points)
 
     clocks = torch.tensor([clock(level) for level in LEVELS[:points]]).double()
     seen = start + clocks[:, None, None] * rise
-    said = Line(seen, clocks[:, None].expand(points, 2))(x, LEVELS[-1])
+    weights = torch.from_numpy(line_weights(responses(LEVELS[:points]), points)[-1])
+    said = Line(seen, weights[:, :, None, None])(x, LEVELS[-1])
     a, s = LEVELS[-1].a, LEVELS[-1].s
     assert torch.allclose(said.eps, start + clock(LEVELS[-1]) * rise)
     assert torch.allclose(a * said.x0 + s * said.eps, x)

@@ -103,8 +103,8 @@ def test_a_disk_that_fills_up_ends_every_rank_with_one_message_and_the_run_goes_
 TIMED = [
     "-c",
     "import atexit, os, sys, time; from pint_diffusion.store import part; failed = []\n"
-    "def replace_file(*given, inner=part.replace_file):\n"
-    "    try: inner(*given)\n"
+    "def replace_file(*given, inner=part.replace_file, **named):\n"
+    "    try: inner(*given, **named)\n"
     "    except OSError: failed.append(time.monotonic()); raise\n"
     "part.replace_file = replace_file\n"
     "from pint_diffusion.commands.cli import main\n"

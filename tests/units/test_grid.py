@@ -21,7 +21,6 @@ from helpers.launch import launch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pint_diffusion import Settings
 from pint_diffusion.errors import InputError
 from pint_diffusion.grid import (
     SLICINGS,
@@ -44,7 +43,7 @@ from pint_diffusion.methods import PIADM
 from pint_diffusion.models.mixture import GaussianMixture
 from pint_diffusion.runtime.evaluator import Evaluator
 from pint_diffusion.settings.grid import GridSettings
-from pint_diffusion.settings.run import parse_run
+from pint_diffusion.settings.run import Settings, parse_run
 
 DDPM = NoiseSchedule.ddpm_linear()
 FLOW = FlowSchedule(1000)

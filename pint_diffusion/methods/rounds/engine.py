@@ -72,19 +72,19 @@ class Places:
     ----------
     mine, all : Rows
         Of the slots that this rank evaluates, and of all slots.
-    mine_order, mine_places, all_order, all_places : Tensor of int
-        Their arrays, flat.
-    points : Tensor of int, shape (L, S)
-        Grid point of every slot, N where there is none.
+    points : Tensor of int, shape (L S,)
+        Grid point of every slot and sample, N where there is none.
+    mine_order, mine_places, all_order, all_places : Tensor of int, optional
+        Their arrays, flat, if they are not straight.
     """
 
     mine: Rows
     all: Rows
-    mine_order: Tensor
-    mine_places: Tensor
-    all_order: Tensor
-    all_places: Tensor
     points: Tensor
+    mine_order: Tensor | None = None
+    mine_places: Tensor | None = None
+    all_order: Tensor | None = None
+    all_places: Tensor | None = None
 
 
 class Rounds:
@@ -179,9 +179,14 @@ class Rounds:
         if not rows.slots:
             return
         mine = windows.states[: self.parts, rows.slots[0] : rows.slots[-1] + 1 : self.problem.ranks]
-        x, *past = by_point(mine, rows, places.mine_order)
-        walks = steps(self.walk, rows, x, tuple(past))
-        asked, returned = next(walks), []
+        x, *past = by_point(mine, places.mine_order)
+        if self.stages == 1 and self.walk.solver.starts_here:  # the network is asked for x itself
+            levels = [self.walk.grid.levels[group.i] for group in rows.groups]
+            asked = Asked(x, levels, [True] * len(levels))
+        else:
+            walks = steps(self.walk, rows, x, tuple(past))
+            asked = next(walks)
+        returned: list[Tensor] = []
         for stage in range(self.stages):
             seen = await self.ask(k, places, asked, last=stage + 1 == self.stages)
             assert seen.output is not None
@@ -189,11 +194,10 @@ class Rounds:
             if stage + 1 == self.stages:
                 break
             known = (
-                None if one is None or rows.straight else one.index_select(0, places.mine_order)
-                for one in seen
+                None if one is None else in_order(one, 0, places.mine_order) for one in seen[:3]
             )
             try:
-                asked = walks.send(seen if rows.straight else Prediction(*known))  # type: ignore
+                asked = walks.send(Prediction(*known))  # type: ignore
             except StopIteration:
                 break
         missing = [torch.zeros_like(returned[0])] * (self.stages - len(returned))
@@ -230,13 +234,14 @@ class Rounds:
             parts.append(torch.cat(list(every)))  # type: ignore[arg-type]
         return Prediction(*parts)  # type: ignore[arg-type]
 
+    @torch.inference_mode()
     def look(self, windows: Windows, places: Places, returned: Tensor) -> Seen:
         """Make the solver's own steps of what the network returned, (L, Q, S, *shape)."""
         rows, order = places.all, places.all_order
         states = windows.states[:, : len(rows.slots)]
-        x, *past = by_point(states[: self.parts], rows, order)
-        outputs = by_point(returned.transpose(0, 1), rows, order)
-        at = places.points if rows.straight else places.points.index_select(0, order)
+        x, *past = by_point(states[: self.parts], order)
+        outputs = by_point(returned.transpose(0, 1), order)
+        at = places.points if order is None else places.points.index_select(0, order)
         levels = self.tables.levels.index_select(0, at).to(x.dtype)
         levels = levels.view(*levels.shape, *[1] * (x.ndim - 1))
         walks = steps(self.walk, rows, x, tuple(past))
@@ -257,6 +262,7 @@ class Rounds:
         points = places.points.view(len(rows.slots), self.samples)
         return Seen(self.tables, points, states, after, asked_x, x0, eps, *variance)
 
+    @torch.inference_mode()
     def slide(
         self, windows: Windows, seen: Seen, preview: Tensor
     ) -> tuple[Windows, Places, Tensor]:
@@ -285,17 +291,22 @@ class Rounds:
             row = np.where(point > fresh, slots + point - opened.start, row)
         row = np.where(point < end, row, slots + 1 + len(opened))
         steps_ahead = np.array(opened, dtype=np.int64)[:, None]
-        packed = [
-            row * self.samples + np.arange(self.samples),
-            np.minimum(slid, np.maximum(length - 1, 0)) * self.samples + np.arange(self.samples),
-            first == self.steps,
-            (steps_ahead >= fresh) & (steps_ahead < end - 1),
-        ]
-        places, (index, shown, arrived, open_) = self.placed(first, end - first, packed)
+        ahead = (steps_ahead >= fresh) & (steps_ahead < end - 1)
+        every, rows = np.arange(self.samples), np.maximum(length - 1, 0)
+        places, (index, shown, arrived, open_) = self.placed(
+            first,
+            end - first,
+            [
+                row * self.samples + every,
+                np.minimum(slid, rows) * self.samples + every,
+                first == self.steps,
+                ahead,
+            ],
+        )
         known = [swept.states]
         if opened:
-            open_ = open_.bool().view(-1, self.samples)
-            known.append(torch.stack(sweep.ahead(seen, swept, opened, open_), dim=1))
+            mask = None if ahead.all() else open_.bool().view(-1, self.samples)
+            known.append(torch.stack(sweep.ahead(seen, swept, opened, mask), dim=1))
         states = torch.cat([*known, self.no_point(self.parts, 1)], dim=1)
         if sweep.extra_tensors:
             none = self.no_point(sweep.extra_tensors, states.shape[1] - slots)
@@ -317,17 +328,18 @@ class Rounds:
         """Find where everything is in the next round, and send it and ``more`` to the device."""
         length = np.where(begin < self.steps, length, 0)
         slots, rank = range(int(length.max())), self.runtime.rank
-        every = Rows.of(begin, length, slots)
-        mine = every
+        every = mine = Rows.of(begin, length, slots)
         if self.problem.ranks > 1:
             mine = Rows.of(begin, length, slots[rank :: self.problem.ranks])
-        noises = np.where(mine.absent, len(mine.order) + np.arange(self.samples), mine.places)
-        at = np.array(slots, dtype=np.int64)[:, None]
-        points = np.where(at < length, begin + at, self.steps)
-        arrays = [mine.order, noises, every.order, every.places, points, *more]
-        flat = np.concatenate([array.ravel().astype(np.int64) for array in arrays])
+        at = np.arange(len(slots))[:, None]
+        arrays = [np.where(at < length, begin + at, self.steps), *more]
+        if not every.straight:  # else both orders are one
+            noises = np.where(mine.absent, len(mine.order) + np.arange(self.samples), mine.places)
+            arrays += [mine.order, noises, every.order, every.places]
+        flat = np.concatenate([array.ravel() for array in arrays], dtype=np.int64)
         sent = to_device(torch.from_numpy(flat), self.device).split([a.size for a in arrays])
-        return Places(mine, every, *sent[:5]), list(sent[5:])
+        more_sent = list(sent[1 : 1 + len(more)])
+        return Places(mine, every, sent[0], *sent[1 + len(more) :]), more_sent
 
     # ---- what is kept ----------------------------------------------------------------------
 
@@ -338,7 +350,7 @@ class Rounds:
             slot = states[j] if j < len(states) else self.no_point(len(windows.states), 1)[:, 0]
             self.runtime.keep(j, k, slot)
         if self.runtime.rank == 0:
-            self.runtime.keep(columns, k, preview[None])
+            self.runtime.keep(columns, k, preview[None].clone())  # no inference tensor
 
     def outcome(self, k: int, changes: list[NDArray[np.float64]]) -> Outcome:
         """Return how the run has ended."""
@@ -350,18 +362,22 @@ class Rounds:
         return Outcome(k, all_there, exact, reached, stopped_at)
 
 
-def by_point(states: Tensor, rows: Rows, order: Tensor) -> Tensor:
+def in_order(x: Tensor, dim: int, order: Tensor | None) -> Tensor:
+    """Bring what is along a dimension into an order, if there is another one."""
+    return x if order is None else x.index_select(dim, order)
+
+
+def by_point(states: Tensor, order: Tensor | None) -> Tensor:
     """Bring states (P, L, S, *shape) into the order by point, (P, n, *shape)."""
-    flat = states.flatten(1, 2)
-    return flat if rows.straight else flat.index_select(1, order)
+    return in_order(states.flatten(1, 2), 1, order)
 
 
-def by_slot(states: Tensor, rows: Rows, places: Tensor, absent: Tensor) -> Tensor:
+def by_slot(states: Tensor, rows: Rows, places: Tensor | None, absent: Tensor) -> Tensor:
     """Bring states (P, n, *shape) into the order by slot and sample, (P, L, S, *shape).
 
     ``absent``, (1, m, *shape), has what stands where there is no point.
     """
-    if not rows.straight:
+    if places is not None:
         absent = absent.expand(len(states), *absent.shape[1:])
         states = torch.cat([states, absent], dim=1).index_select(1, places)
     return states.unflatten(1, rows.places.shape)

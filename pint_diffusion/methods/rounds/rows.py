@@ -61,9 +61,16 @@ class Rows:
     @classmethod
     def of(cls, begin: Ints, length: Ints, slots: Sequence[int]) -> Rows:
         """Find the rows of windows of ``length`` points (S,) that begin at ``begin`` (S,)."""
+        samples = len(begin)
+        if len(slots) and (begin == begin[0]).all() and (length > slots[-1]).all():
+            places, mine = np.arange(len(slots) * samples), np.arange(samples)
+            groups = [
+                Group(int(begin[0]) + j, at * samples, (at + 1) * samples, mine)
+                for at, j in enumerate(slots)
+            ]
+            return cls(tuple(slots), groups, places, places.reshape(-1, samples), True)
         at = np.array(slots, dtype=np.int64)[:, None]
         point, there = (at + begin).ravel(), (at < length).ravel()
-        samples = len(begin)
         order = np.lexsort((np.arange(len(point)) % samples, point))
         order = order[there[order]]
         n = len(order)
@@ -75,8 +82,7 @@ class Rows:
             for first, end in pairwise(cuts)
             if end > first
         ]
-        straight = n == len(point) and bool((order == np.arange(n)).all())
-        return cls(tuple(slots), groups, order, places.reshape(-1, samples), straight)
+        return cls(tuple(slots), groups, order, places.reshape(-1, samples), False)
 
     @property
     def absent(self) -> NDArray[np.bool_]:
@@ -158,12 +164,13 @@ def steps(walk: Propagator, rows: Rows, x: Tensor, past: Past) -> Steps:
     """
     groups, history = rows.groups, walk.solver.history
     sizes = [group.end - group.first for group in groups]
-    mine = replace(walk, noise=_noise_of(walk, groups))
+    mine = replace(walk, noise=_noise_of(walk, groups)) if not rows.straight else walk
     parts = list(zip(*(one.split(sizes) for one in (x, *past)), strict=True))
     asked: list[Question | None] = [None] * len(groups)
     answers: list[Prediction | None] = [None] * len(groups)
+    carried = [walk.carried_at(group.i) if history else 0 for group in groups]
     under_way = {
-        g: mine.step(Question, part[0], part[1 : 1 + walk.carried_at(group.i)], group.i)
+        g: mine.step(Question, part[0], part[1 : 1 + carried[g]], group.i)
         for g, (group, part) in enumerate(zip(groups, parts, strict=True))
     }
     after: list[tuple[Tensor, ...]] = [()] * len(groups)

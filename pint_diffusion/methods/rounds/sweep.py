@@ -129,7 +129,7 @@ class Sweep(Protocol):
         """Return the number of points that a window slides by, at least 1 after L rounds."""
         ...
 
-    def ahead(self, seen: Seen, swept: Swept, points: range, open_: Tensor) -> list[Tensor]:
+    def ahead(self, seen: Seen, swept: Swept, points: range, open_: Tensor | None) -> list[Tensor]:
         """Predict states beyond the first one that was not evaluated, if `predicts`.
 
         Parameters
@@ -138,8 +138,8 @@ class Sweep(Protocol):
             Of the round.
         points : range
             Steps that lead to such states.
-        open_ : Tensor of bool, shape (len(points), S)
-            Which samples make them.
+        open_ : Tensor of bool, shape (len(points), S), or None
+            Which samples make them; all of them if None.
 
         Returns
         -------
@@ -163,7 +163,7 @@ class Copies:
         """Return the number of points that have settled."""
         return settled
 
-    def ahead(self, seen: Seen, swept: Swept, points: range, open_: Tensor) -> list[Tensor]:
+    def ahead(self, seen: Seen, swept: Swept, points: range, open_: Tensor | None) -> list[Tensor]:
         """Return nothing."""
         return []
 

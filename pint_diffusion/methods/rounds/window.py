@@ -24,7 +24,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import ClassVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor
 
@@ -43,7 +45,7 @@ from pint_diffusion.numerics.prediction import Prediction
 from pint_diffusion.numerics.sums import folded, mean_square
 from pint_diffusion.solvers import Propagator
 from pint_diffusion.solvers.linear import BlindNetwork
-from pint_diffusion.solvers.response import at_slopes
+from pint_diffusion.solvers.response import Responses, at_slopes
 
 SHARE = 0.25
 """Of the tolerance, that a state may move by in a step that has settled: see docs/window.md."""
@@ -90,15 +92,14 @@ class Secant:
 
     def __call__(self, seen: Seen) -> Swept:
         """Sweep; see `Sweep`."""
-        a, s = seen.tables.levels[seen.points].unbind(2)
+        levels = seen.tables.put("window", lambda: columns(seen.tables.responses))[seen.points]
         evaluated = torch.stack([seen.asked, seen.eps])
-        kappa = slopes(spreads(evaluated, seen.states[seen.parts :], a, s), a, s)
+        kappa = slopes(spreads(evaluated, seen.states[seen.parts :], levels[:, :, 0]), levels)
         response = at_slopes(seen.tables.moves[seen.points], kappa)
         asked, response = response.split([kappa.shape[-1], seen.parts], dim=2)
         states, moves = difference_sweep(seen, response)
-        return Swept(
-            states, evaluated, leading(self._settled(seen, asked, moves)), (asked, kappa, moves)
-        )
+        settled = leading(self._settled(seen, asked, moves))
+        return Swept(states, evaluated, settled, (asked[:, :, 0], kappa[:, :, :1], moves))
 
     def _settled(self, seen: Seen, asked: Tensor, moves: Tensor) -> Tensor:
         """Return which steps have settled, (L, S).
@@ -109,25 +110,37 @@ class Secant:
         if self.exact:
             return (mean_square(moves, 3) == 0).all(dim=0)
         parts = seen.tables.responses.asked_parts
-        far = mean_square(moves[:parts], 3).sqrt()
-        # Root mean squares add up at most.
-        moved = folded(asked[..., :parts].abs() * far.permute(1, 2, 0)[:, :, None], 3)
-        return moved.amax(dim=2) <= self.settled
+        far = mean_square(moves[:parts], 3).permute(1, 2, 0)[:, :, None]
+        # Of P moves that add up the square is at most P times the sum of squares.
+        moved = folded(asked[..., :parts].square() * far, 3).amax(dim=2)
+        return moved <= self.settled**2 / parts
 
-    def ahead(self, seen: Seen, swept: Swept, points: range, open_: Tensor) -> list[Tensor]:
+    def ahead(self, seen: Seen, swept: Swept, points: range, open_: Tensor | None) -> list[Tensor]:
         """Predict states by steps with eps on a line; see `Sweep`."""
         asked, kappa, moves = swept.more
-        last = slice(max(seen.slots - self.fitted, 0), seen.slots)
+        count = min(self.fitted, seen.slots)
+        last = slice(seen.slots - count, seen.slots)
         # By how much eps has moved with the state that the network was asked for.
-        turn = (asked[last, :, 0] * kappa[last, :, :1]).permute(2, 0, 1)
+        turn = (asked[last] * kappa[last]).permute(2, 0, 1)
         eps = seen.eps[last] + folded(seen.column(turn) * moves[:, last], 0)
-        a, s = (column[..., 0] for column in seen.tables.levels[seen.points[last]].unbind(2))
-        variance = None if seen.variance is None else seen.variance[-1]
-        line = Line(eps, s / (a + s), variance)
+        weights = seen.tables.put(
+            ("line", count), lambda: line_weights(seen.tables.responses, count)
+        )[seen.points[-1]]
+        line = Line(eps, seen.column(weights.permute(1, 2, 0)), seen.variance)
         return walked(seen.tables.walk, line, swept.states[:, -1], points, open_)
 
 
-def spreads(evaluated: Tensor, before: Tensor, a: Tensor, s: Tensor) -> Tensor:
+def columns(responses: Responses) -> NDArray[np.float64]:
+    """What `spreads` and `slopes` need of the steps' levels, (N, Q, 3): s, (s / a)^2 and a^2 / s.
+
+    The second is 0 at pure noise, where it stands for infinity.
+    """
+    a, s = responses.a, responses.s
+    ratio = np.divide(s, a, out=np.zeros_like(a), where=a > 0)
+    return np.stack([s, ratio**2, a**2 / s], axis=2)
+
+
+def spreads(evaluated: Tensor, before: Tensor, levels: Tensor) -> Tensor:
     """Return the variance v of data along the last moves that explains them, (L, S) float64.
 
     Where a point has no secant it is that of the nearest earlier one; 1 if there is none.
@@ -136,23 +149,41 @@ def spreads(evaluated: Tensor, before: Tensor, a: Tensor, s: Tensor) -> Tensor:
     ----------
     evaluated, before : Tensor, shape (2, L, S, *shape)
         State asked for and eps, of this evaluation and of the one before, NaN where there is none.
-    a, s : Tensor, shape (L, S, Q)
-        Levels of the steps' evaluations.
+    levels : Tensor, shape (L, S, 3)
+        `columns` of the steps' first evaluations.
     """
-    moves = (evaluated.double() - before.double()).flatten(3)
+    moves = (evaluated - before).double().flatten(3)
     square, cross = folded(moves * moves[0], 3)
-    a, s = a[..., 0], s[..., 0]
+    s, ratio, _ = levels.unbind(2)
     least = (100 * torch.finfo(evaluated.dtype).eps) ** 2 * moves.shape[3]
     share = (1 - s * cross / square).clamp(LEAST, 1 - LEAST)
-    found = share / (1 - share) * (s / a) ** 2
-    slots = torch.arange(len(a), device=a.device)[:, None]
-    at = torch.where((square > least) & (a > 0), slots, -1).cummax(dim=0).values
+    found = share / (1 - share) * ratio
+    slots = torch.arange(len(s), device=s.device)[:, None]
+    at = torch.where((square > least) & (ratio > 0), slots, -1).cummax(dim=0).values
     return torch.where(at < 0, 1.0, found.gather(0, at.clamp(min=0)))
 
 
-def slopes(spread: Tensor, a: Tensor, s: Tensor) -> Tensor:
-    """Return kappa = s / (s^2 + a^2 v) of every evaluation, (L, S, Q)."""
-    return s / (s * s + a * a * spread[..., None])
+def slopes(spread: Tensor, levels: Tensor) -> Tensor:
+    """Return kappa = s / (s^2 + a^2 v) of every evaluation, (L, S, Q), of `columns`."""
+    s, _, ratio = levels.unbind(3)
+    return (s + ratio * spread[..., None]).reciprocal()
+
+
+def line_weights(responses: Responses, count: int) -> NDArray[np.float64]:
+    """Weights of a straight line through ``count`` points up to each one, in the clock s / (a + s).
+
+    Returns
+    -------
+    array, shape (N, 2, count)
+        Of the values there in the line's value at clock 0, and in its rise.
+    """
+    clock = responses.s[:, 0] / (responses.a[:, 0] + responses.s[:, 0])
+    weights = np.zeros((len(clock), 2, count))
+    for i in range(count - 1, len(clock)):
+        apart = clock[i + 1 - count : i + 1] - (middle := clock[i + 1 - count : i + 1].mean())
+        rise = apart / ((apart**2).sum() or 1.0)
+        weights[i] = 1 / count - middle * rise, rise
+    return weights
 
 
 class Line:
@@ -162,23 +193,15 @@ class Line:
     ----------
     eps : Tensor, shape (P, S, *shape)
         What it has said at P points.
-    clock : Tensor, shape (P, S), float64
-        Where these are, for each sample.
+    weights : Tensor, shape (2, P, S, 1, ...)
+        Of `line_weights`.
     variance : Tensor, optional
-        What it says beside, see `Prediction`.
+        What it says beside at these points, see `Prediction`.
     """
 
-    def __init__(self, eps: Tensor, clock: Tensor, variance: Tensor | None = None) -> None:
-        count = len(clock)
-        middle = folded(clock, 0) / count
-        apart = clock - middle
-        spread = folded(apart * apart, 0)
-        rise = apart / torch.where(spread > 0, spread, 1.0)
-        # Weights of eps at clock 0 and of its rise.
-        weights = torch.stack([1 / count - middle * rise, rise]).to(eps.dtype)
-        weights = weights.view(*weights.shape, *[1] * (eps.ndim - 2))
-        self._base, self._rise = folded(weights * eps, 1)
-        self._variance = variance
+    def __init__(self, eps: Tensor, weights: Tensor, variance: Tensor | None = None) -> None:
+        self._base, self._rise = folded(weights * eps, 1).unbind()
+        self._variance = None if variance is None else variance[-1]
 
     def __call__(self, x: Tensor, level: Level) -> Prediction:
         """Say what is taken to be seen."""

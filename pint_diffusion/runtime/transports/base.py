@@ -56,7 +56,7 @@ class Transport(Protocol):
     def send(self, ranks: Sequence[int], message: Message) -> None:
         """Hand a message for other ranks over; it leaves while this rank computes.
 
-        Its data may be changed at once.
+        Its data must stay as it is if it is on a device, and may be changed at once on the host.
         """
         ...
 

@@ -118,7 +118,7 @@ class MpiTransport:
     # ---- called by the compute thread --------------------------------------------------------
 
     def send(self, ranks: Sequence[int], message: Message) -> None:
-        """Pack a message once and hand it over for other ranks; its data may be changed at once."""
+        """Pack a message once for all ranks that get it; data on the host may then change."""
         if not ranks:
             return
         key, clock, data = message.key, message.clock, message.data
