@@ -61,7 +61,7 @@ class TransportError(Exception):
 
 
 class Interrupted(PintError):
-    """The run was asked to end, and can be gone on with."""
+    """The run ended on a signal or a request, and can be resumed."""
 
     exit_code = 75
 

@@ -26,16 +26,16 @@ LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Found:
-    """Where a run can be gone on with.
+    """The place at which a run can be resumed.
 
     Attributes
     ----------
     manifest : Manifest
-        What is on disk.
+        Complete iterations on disk.
     segment : int
         Number of the next segment.
     k : int or None
-        Newest complete iteration; None: begin anew.
+        Newest complete iteration; None: the run begins with the noise.
     """
 
     manifest: Manifest

@@ -74,7 +74,7 @@ def run_plan(plan: Plan, world: World, restart=None) -> Run:
 
 
 def run_alone(world: World, denoiser=None, **settings) -> Run:
-    """Run in one process: on rank 0, and the others sleep until they are told what came out.
+    """Run in one process, on rank 0; the other ranks sleep until it sends them the result.
 
     For what the ranks are compared with. The plan stays on rank 0.
     """

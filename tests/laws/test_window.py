@@ -68,7 +68,7 @@ def test_a_point_without_a_secant_takes_what_the_nearest_earlier_one_found():
     evaluated = torch.stack([moves.nan_to_num(0.5), (kappa * moves).nan_to_num(0.5)])
     before = torch.where(torch.isnan(moves), nan, torch.zeros(2, 5, 1, 3).double())
     found = slopes(spreads(evaluated, before, at[:, :, 0]), at)[:, 0, 0]
-    assert float(found[0]) == pytest.approx(float(s[0]))  # nothing is known: v is frozen
+    assert float(found[0]) == pytest.approx(float(s[0]))  # no secant yet: v is frozen
     torch.testing.assert_close(found[1:], kappa[1:, 0, 0])
 
 

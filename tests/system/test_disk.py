@@ -1,4 +1,4 @@
-"""A full disk: one message, an end, a master that says so, and a run that can be gone on with."""
+"""A full disk: one message, an end, a master with the cause, and a run that can be resumed."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ def test_a_disk_that_is_full_before_the_run_is_bad_input(disk, capfd):
 def test_a_disk_that_is_full_when_the_answer_is_there_loses_nothing(
     disk, undisturbed, monkeypatch, capfd, when
 ):
-    """What is held back is enough to say that the run is finished; pictures can be drawn later."""
+    """The reserve is enough to record that the run is finished; pictures can be drawn later."""
     at = disk(200 * STATE)
     folder = at / "run"
 

@@ -184,7 +184,7 @@ def rank_of(pid):
 
 @pytest.mark.alone
 def test_a_library_call_raises_when_a_rank_falls_silent(mixture_file):
-    """Rank 1 stops itself in its fifth network call; rank 0 goes on with its program."""
+    """Rank 1 stops itself in its fifth network call; rank 0 continues its program."""
     act = (
         "import os, signal, sys; from mpi4py import MPI\n"
         "from pint_diffusion.build.from_settings import plan_of\n"

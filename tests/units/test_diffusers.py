@@ -269,7 +269,7 @@ def make_scheduler(case: Case, grid: str, steps: int):
 
 def levels_of(case: Case, scheduler) -> tuple[Level, ...]:
     """Read the walk's levels off the scheduler's float32 tables."""
-    t = [*scheduler.timesteps.double().tolist(), -1.0]  # nobody is told the last one
+    t = [*scheduler.timesteps.double().tolist(), -1.0]  # no network gets the last one
     if case.stages == "plms":
         del t[1]
     if not hasattr(scheduler, "sigmas"):
@@ -396,7 +396,7 @@ class CutOff(NoiseSchedule):
 def test_solvers_with_stages_agree_once_the_network_is_told_the_same(
     name, grid, steps, monkeypatch
 ):
-    """Inside a step the level is the same, but not the timestep that the network is told.
+    """Inside a step the level is the same, but not the timestep that the network gets.
 
     DPMSolverSinglestep casts the timesteps of its grid of exponential spacing to int64 and so
     tells the network up to one training step less: `test_timesteps_are_cut_off`.

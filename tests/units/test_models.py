@@ -318,7 +318,7 @@ def test_a_mixture_says_the_same_in_all_five_ways(levels, seed):
 
 
 class Listening:
-    """Notes what it is told."""
+    """A network that records its arguments."""
 
     shape = (2,)
     data_range = (-1.0, 1.0)

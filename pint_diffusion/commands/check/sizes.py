@@ -1,4 +1,4 @@
-"""Sizes: bytes that are free, and bytes that a network and the states of a run take."""
+"""Sizes: free bytes, and bytes that a network and the states of a run take."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 MORE_STATES = 3
-"""The noise, and one call's rows as they go in and come out."""
+"""States that a run holds beside those of its method: the noise, and a call's input and output."""
 
 _GROUPS = ("/sys/fs/cgroup", "/sys/fs/cgroup/memory")
 _FILES = (("memory.max", "memory.current"), ("memory.limit_in_bytes", "memory.usage_in_bytes"))
 
 
 def free_memory() -> int:
-    """Bytes that processes of this host can still take, swap included, or of this control group."""
+    """Return the bytes that this host, or this control group, has left for processes, with swap."""
     lines = Path("/proc/meminfo").read_text().splitlines()
     counted = {line.split(":")[0]: int(line.split()[1]) * 1024 for line in lines if " kB" in line}
     free = [counted.get("MemAvailable", 0) + counted.get("SwapFree", 0)]
@@ -36,19 +36,19 @@ def free_memory() -> int:
 
 
 def _inactive(stat: Path) -> int:
-    """Bytes of files that the kernel drops when memory is short, which usage counts."""
+    """Return the bytes of cached files: usage counts them, but the kernel can drop them."""
     lines = [line.split() for line in stat.read_text().splitlines()]
     counts = {name: int(value) for name, value in lines}
     return counts.get("total_inactive_file", counts.get("inactive_file", 0))
 
 
 def state_size(samples: int, shape: Sequence[int], item: int) -> int:
-    """Bytes of one boundary state (S, *shape)."""
+    """Return the bytes of one boundary state (S, *shape)."""
     return samples * math.prod(shape) * item
 
 
 def tensors_of(model: Any, depth: int = 3) -> Iterator[Tensor]:
-    """The tensors of a network, which need not be a torch module but may hold some."""
+    """Yield the tensors of a network: a torch module, or an object that holds modules."""
     import torch
 
     if isinstance(model, torch.Tensor):
