@@ -18,6 +18,7 @@ from pint_diffusion.options import plain
 from pint_diffusion.result import Run
 from pint_diffusion.runtime.world import World
 from pint_diffusion.solvers.linear import try_walk
+from pint_diffusion.solvers.solver import Solver
 from pint_diffusion.store.master import Master
 
 ELSEWHERE = ("slices", "bounds", "slicing", "placement", "tolerance", "max_iterations")
@@ -35,7 +36,7 @@ def describe_run(plan: Plan, world: World, folder: Path, config: str) -> Master:
         "status": "running",
         "config": config or config_of(plan.asked),
         "method": plan.method.name,
-        "solver": plan.asked.solver.name,
+        "solver": solver_text(plan.asked.solver),
         "options": options_text(plan.method),
         "counts": plan.method.counts,
         "column": plan.method.column,
@@ -83,6 +84,12 @@ def config_of(asked: Sampling) -> str:
     told: dict[str, Any] = {"method": asked.method, "solver": asked.solver, "coarse": coarse}
     told |= {"corrector": asked.corrector, "samples": asked.samples, "seed": asked.seed}
     return yaml.safe_dump({name: plain(value) for name, value in told.items()}, sort_keys=False)
+
+
+def solver_text(solver: Solver) -> str:
+    """Return the name of a solver, and names and values of its options that were set."""
+    words = [solver.name, *(f"{name} {value}" for name, value in solver.changed.items())]
+    return " ".join(words)
 
 
 def options_text(method: Method) -> str:

@@ -17,7 +17,7 @@ from pint_diffusion.build.plan import Plan
 from pint_diffusion.errors import InputError
 from pint_diffusion.methods.problem import Problem, Restart
 from pint_diffusion.models.denoiser import Denoiser
-from pint_diffusion.store.description import options_text
+from pint_diffusion.store.description import options_text, solver_text
 from pint_diffusion.store.manifest import Manifest, parts_of
 from pint_diffusion.store.master import open_master, own_dataset, read_facts, read_settings
 
@@ -68,7 +68,7 @@ def find(folder: Path, plan: Plan, identity: str) -> Found:
     for name, here in (
         ("method", method.name),
         ("options", options_text(method)),
-        ("solver", repr(plan.asked.solver)),
+        ("solver", solver_text(plan.asked.solver)),
         *([("tolerance", method.tolerance)] if method.counts == "points" else []),
     ):
         if master[name] != here:

@@ -5,18 +5,18 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from helpers.flat import settings_of
 from helpers.networks import Contraction
-from helpers.runs import run
+from helpers.runs import States, run, run_plan
 
-from pint_diffusion.build.plan import make_plan
-from pint_diffusion.errors import NetworkError, NetworkRaisedError
+from pint_diffusion.build.from_settings import plan_of
+from pint_diffusion.errors import NetworkError, NetworkRaisedError, RunFailed
 from pint_diffusion.grid import Level, TimeGrid
 from pint_diffusion.run import solve
 from pint_diffusion.runtime.evaluator import Evaluator
-from pint_diffusion.runtime.events import EVALUATION_KINDS, EventLog
+from pint_diffusion.runtime.events import EVALUATION_KINDS
 from pint_diffusion.runtime.requests import Ask
 from pint_diffusion.runtime.world import LocalWorld
-from pint_diffusion.settings.run import Settings
 
 LEVELS = (Level(9.0, 0.1), Level(4.0, 0.5), Level(-1.0, 1.0))
 GRID = TimeGrid(LEVELS, (0, 2))
@@ -100,13 +100,13 @@ def test_a_late_look_is_at_the_next_call_or_on_demand():
 def test_nothing_that_came_of_nan_is_recorded_however_late_it_is_seen(method, bad):
     network = Contraction(lambda calls, out: out * float("nan") if calls >= bad else out)
     given = {"method": method, "steps": 12, "samples": 2, "slices": 3, "batching": "off"}
-    plan = make_plan(Settings(**given, tolerance=0), LocalWorld(), network)
+    plan = plan_of(settings_of(**given, tolerance=0), LocalWorld(), network)
     plan.evaluators[0].late = True
-    kept = []
-    with pytest.raises(NetworkError, match="NaN"):
-        solve(plan, LocalWorld(), EventLog(0), lambda n, k, x: kept.append(x), lambda *_: None)
+    states = States()
+    with pytest.raises(RunFailed, match="NaN"):
+        solve(plan, LocalWorld(), [states])
     # A window has NaN where there is no point, and never in a part of one.
-    for x in (x for x in kept if x is not None):
+    for x in (x for x in states.kept.values() if x is not None):
         lost = torch.isnan(x[0]).flatten(1)
         assert torch.equal(lost.any(dim=1), lost.all(dim=1))
         assert method == "window" or not lost.any()
@@ -116,13 +116,10 @@ def test_nothing_that_came_of_nan_is_recorded_however_late_it_is_seen(method, ba
 def test_a_late_look_changes_neither_bits_nor_events(method):
     given = {"method": method, "steps": 12, "samples": 2, "slices": 3, "batching": "off"}
     expected = run(LocalWorld(), Contraction(), **given)
-    plan = make_plan(Settings(**given), LocalWorld(), Contraction())
+    plan = plan_of(settings_of(**given), LocalWorld(), Contraction())
     plan.evaluators[0].late = True
-    log, kept = EventLog(0), {}
-    solve(plan, LocalWorld(), log, lambda n, k, x: kept.update({(n, k): x}), lambda *_: None)
-    last = max(key for key, x in kept.items() if x is not None and key[0] == plan.problem.columns)
-    assert torch.equal(kept[last][0], expected.answer)
-    table = log.table()
-    made = table[np.isin(table["kind"], EVALUATION_KINDS)]
+    done = run_plan(plan, LocalWorld())
+    assert torch.equal(done.answer, expected.answer)
+    made = done.events[np.isin(done.events["kind"], EVALUATION_KINDS)]
     assert len(made) == expected.evaluations
     assert (made["stop"] >= made["start"]).all()

@@ -31,9 +31,9 @@ def test_an_object_is_frozen_described_and_shows_what_is_not_default(kind):
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
 def test_an_unknown_option_is_refused_with_those_there_are(kind):
-    with pytest.raises(InputError, match="`no_such_option` is no option of") as error:
+    with pytest.raises(InputError, match=f"`{kind.prefix}no_such_option` is no option of") as error:
         kind(no_such_option=1)
-    assert all(f"`{name}`" in str(error.value) for name in kind.stated())
+    assert all(f"`{kind.prefix}{name}`" in str(error.value) for name in kind.stated())
 
 
 @pytest.mark.parametrize(
@@ -64,8 +64,8 @@ def test_the_first_positional_option_is_the_objects_own(positional, named):
         (lambda: Parareal(slices=3, bounds=(0, 2, 4)), "bounds"),
         (lambda: Parareal(bounds=(0, 2, 4), slicing="logsnr"), "bounds"),
         (lambda: METHODS["piadm"](sweeps=2, tolerance=0.1), "sweeps"),
-        (lambda: Corrector(steps=-1), "steps"),
-        (lambda: Coarse(steps=0), "steps"),
+        (lambda: Corrector(steps=-1), "corrector_steps"),
+        (lambda: Coarse(steps=0), "coarse_steps"),
     ],
 )
 def test_a_wrong_value_is_one_sentence_that_names_the_option(make, field):
