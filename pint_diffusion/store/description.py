@@ -9,12 +9,10 @@ from typing import Any
 import h5py
 import numpy as np
 import torch
-import yaml
 
 import pint_diffusion
-from pint_diffusion.build.plan import Plan, Sampling
-from pint_diffusion.methods.method import Method
-from pint_diffusion.options import plain
+from pint_diffusion.build.plan import Plan
+from pint_diffusion.options import Options
 from pint_diffusion.result import Run
 from pint_diffusion.runtime.world import World
 from pint_diffusion.solvers.linear import try_walk
@@ -33,9 +31,10 @@ def describe_run(plan: Plan, world: World, folder: Path, config: str) -> Master:
     hosts, devices, cores_per_rank = zip(*world.gather(here), strict=True)
     facts: dict[str, Any] = {
         "status": "running",
-        "config": config or config_of(plan.asked),
+        "config": config,
         "method": plan.method.name,
         "solver": plan.asked.solver.name,
+        "solver_options": options_text(plan.asked.solver),
         "options": options_text(plan.method),
         "counts": plan.method.counts,
         "column": plan.method.column,
@@ -77,17 +76,9 @@ def describe_run(plan: Plan, world: World, folder: Path, config: str) -> Master:
     )
 
 
-def config_of(asked: Sampling) -> str:
-    """Return what was asked for as YAML, as far as settings can name it."""
-    coarse = asked.coarse.model_copy(update={"model": None})
-    told: dict[str, Any] = {"method": asked.method, "solver": asked.solver, "coarse": coarse}
-    told |= {"corrector": asked.corrector, "samples": asked.samples, "seed": asked.seed}
-    return yaml.safe_dump({name: plain(value) for name, value in told.items()}, sort_keys=False)
-
-
-def options_text(method: Method) -> str:
-    """Names and values of a method's own options that have a value."""
-    values = {name: getattr(method, name) for name in method.stated() if name not in ELSEWHERE}
+def options_text(of: Options) -> str:
+    """Names and values of the options of a method or a solver that have a value."""
+    values = {name: getattr(of, name) for name in of.stated() if name not in ELSEWHERE}
     return " ".join(f"{name} {value}" for name, value in values.items() if value not in (None, ()))
 
 
