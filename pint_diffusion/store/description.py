@@ -9,16 +9,13 @@ from typing import Any
 import h5py
 import numpy as np
 import torch
-import yaml
 
 import pint_diffusion
-from pint_diffusion.build.plan import Plan, Sampling
-from pint_diffusion.methods.method import Method
-from pint_diffusion.options import plain
+from pint_diffusion.build.plan import Plan
+from pint_diffusion.options import Options
 from pint_diffusion.result import Run
 from pint_diffusion.runtime.world import World
 from pint_diffusion.solvers.linear import try_walk
-from pint_diffusion.solvers.solver import Solver
 from pint_diffusion.store.master import Master
 
 ELSEWHERE = ("slices", "bounds", "slicing", "placement", "tolerance", "max_iterations")
@@ -34,9 +31,10 @@ def describe_run(plan: Plan, world: World, folder: Path, config: str) -> Master:
     hosts, devices, cores_per_rank = zip(*world.gather(here), strict=True)
     facts: dict[str, Any] = {
         "status": "running",
-        "config": config or config_of(plan.asked),
+        "config": config,
         "method": plan.method.name,
-        "solver": solver_text(plan.asked.solver),
+        "solver": plan.asked.solver.name,
+        "solver_options": options_text(plan.asked.solver),
         "options": options_text(plan.method),
         "counts": plan.method.counts,
         "column": plan.method.column,
@@ -78,23 +76,9 @@ def describe_run(plan: Plan, world: World, folder: Path, config: str) -> Master:
     )
 
 
-def config_of(asked: Sampling) -> str:
-    """Return what was asked for as YAML, as far as settings can name it."""
-    coarse = asked.coarse.model_copy(update={"model": None})
-    told: dict[str, Any] = {"method": asked.method, "solver": asked.solver, "coarse": coarse}
-    told |= {"corrector": asked.corrector, "samples": asked.samples, "seed": asked.seed}
-    return yaml.safe_dump({name: plain(value) for name, value in told.items()}, sort_keys=False)
-
-
-def solver_text(solver: Solver) -> str:
-    """Return the name of a solver, and names and values of its options that were set."""
-    words = [solver.name, *(f"{name} {value}" for name, value in solver.changed.items())]
-    return " ".join(words)
-
-
-def options_text(method: Method) -> str:
-    """Names and values of a method's own options that have a value."""
-    values = {name: getattr(method, name) for name in method.stated() if name not in ELSEWHERE}
+def options_text(of: Options) -> str:
+    """Names and values of the options of a method or a solver that have a value."""
+    values = {name: getattr(of, name) for name in of.stated() if name not in ELSEWHERE}
     return " ".join(f"{name} {value}" for name, value in values.items() if value not in (None, ()))
 
 

@@ -42,7 +42,9 @@ _NEEDED: dict[str, Any] = {
     **dict.fromkeys(("status", "config", "method", "coarse_solver", "fingerprint"), str),
     **dict.fromkeys(("seed", "ranks", "threads", "segment", "resumed_after"), int),
     "enough_iterations": int,
-    **dict.fromkeys(("mpi_library", "options", "solver", "counts", "column"), str),
+    **dict.fromkeys(
+        ("mpi_library", "options", "solver", "solver_options", "counts", "column"), str
+    ),
     "tolerance_unit": str,
     **dict.fromkeys(("summed_noise", "retires", "iterates", "uses_coarse"), bool),
     "tolerance": _NUMBER,

@@ -17,7 +17,7 @@ from pint_diffusion.build.plan import Plan
 from pint_diffusion.errors import InputError
 from pint_diffusion.methods.problem import Problem, Restart
 from pint_diffusion.models.denoiser import Denoiser
-from pint_diffusion.store.description import options_text, solver_text
+from pint_diffusion.store.description import options_text
 from pint_diffusion.store.manifest import Manifest, parts_of
 from pint_diffusion.store.master import open_master, own_dataset, read_facts, read_settings
 
@@ -52,7 +52,7 @@ def find(folder: Path, plan: Plan, identity: str) -> Found:
         If the run was of another network, noise, grid, method or solver, or if its manifest can't
         be read.
     """
-    grid, method = plan.problem.grid, plan.method
+    grid, method, solver = plan.problem.grid, plan.method, plan.asked.solver
     _, master, _ = read_start(folder)
     if master["fingerprint"] != identity:
         raise InputError(
@@ -68,13 +68,14 @@ def find(folder: Path, plan: Plan, identity: str) -> Found:
     for name, here in (
         ("method", method.name),
         ("options", options_text(method)),
-        ("solver", solver_text(plan.asked.solver)),
+        ("solver", solver.name),
+        ("solver_options", options_text(solver)),
         *([("tolerance", method.tolerance)] if method.counts == "points" else []),
     ):
         if master[name] != here:
             raise InputError(
-                f"`{name}` {here} is not that of the run in {folder}, {master[name]}: leave it as "
-                "it was, or begin another run"
+                f"`{name}` is {here!r}, and was {master[name]!r} in the run in {folder}: leave it "
+                "as it was, or begin another run"
             )
     manifest = Manifest.read(folder)
     manifest.extend()  # what became complete after it was written

@@ -160,7 +160,7 @@ def test_a_method_and_a_solver_of_others_with_files_that_their_program_resumes(m
     assert main(["resume", str(out)]) == 2
     given = {**GIVEN, "outputs": [pd.Files(out, resume=True)]}
     assert torch.equal(pd.sample(mixture, Own(), OwnSolver(), **given).samples, done.samples)
-    with pytest.raises(pd.InputError, match=r"`solver` DDIM\(\) is not that of the run"):
+    with pytest.raises(pd.InputError, match="`solver` is 'ddim', and was"):
         pd.sample(mixture, Own(), pd.DDIM(), **given)
 
 

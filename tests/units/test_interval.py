@@ -25,7 +25,7 @@ from pint_diffusion.store.writer import Writer
 
 CPU = torch.device("cpu")
 EMULATED = Path(__file__).parents[2] / "jobs" / "emulated.py"
-RUN = ["--model", f"{EMULATED}:factory", "--steps", 32, "--slices", 8, "--samples", 2]
+RUN = ["--model", f"{EMULATED}:factory", "--steps", 32, "--samples", 2]
 RUN += ["--batching", "off", "--tolerance", 1e-6]
 FINAL = [*RUN, "--keep", "final", "--checkpoint-every"]
 
