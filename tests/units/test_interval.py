@@ -25,8 +25,10 @@ from pint_diffusion.store.writer import Writer
 
 CPU = torch.device("cpu")
 EMULATED = Path(__file__).parents[2] / "jobs" / "emulated.py"
-RUN = ["--model", f"{EMULATED}:factory", "--steps", 32, "--samples", 2]
-RUN += ["--batching", "off", "--tolerance", 1e-6]
+WALK = ["--model", f"{EMULATED}:factory", "--steps", 32, "--samples", 2]
+WALK += ["--batching", "off", "--tolerance", 1e-6]
+SLICES = ["--slices", 8]
+RUN = [*WALK, *SLICES]
 FINAL = [*RUN, "--keep", "final", "--checkpoint-every"]
 
 
@@ -57,7 +59,7 @@ def written(monkeypatch):
     return ks
 
 
-@pytest.mark.parametrize("method", ["parareal", "paradigms"])
+@pytest.mark.parametrize("method", [SLICES, ["--method", "paradigms"]], ids=["slices", "rounds"])
 @pytest.mark.parametrize("seconds", [0, 0.2, 1e6])
 def test_iterations_are_written_so_many_seconds_apart_and_the_last_one_is(
     tmp_path, monkeypatch, written, seconds, method
@@ -71,11 +73,24 @@ def test_iterations_are_written_so_many_seconds_apart_and_the_last_one_is(
 
     decides = store_folder.Files.decided
     monkeypatch.setattr(store_folder.Files, "decided", decided)
-    assert pint("sample", *FINAL, seconds, "--method", method, "--out", tmp_path / "run") == 0
+    assert (
+        pint(
+            "sample",
+            *WALK,
+            *method,
+            "--keep",
+            "final",
+            "--checkpoint-every",
+            seconds,
+            "--out",
+            tmp_path / "run",
+        )
+        == 0
+    )
     record = read_run(tmp_path / "run")
     last = record.facts["iterations"]
     asked = [k for k, write, _ in told if write]
-    if seconds == 0 and method == "parareal":
+    if seconds == 0 and method == SLICES:
         assert told == []
         assert set(written) >= set(range(last + 1))
     else:
