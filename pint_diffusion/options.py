@@ -154,20 +154,36 @@ class Registry(dict[str, type[Kind]], Generic[Kind]):
                 return name
         return f"{kind.__module__}:{kind.__qualname__}"
 
+    def kind_of(self, value: Any) -> type[Kind]:
+        """Return the class of an object, or the one that a name, or a mapping with one, stands for.
+
+        Raises
+        ------
+        InputError
+            If there is no class with that name, or if it is none of these.
+        """
+        if isinstance(value, self.base):
+            return type(value)
+        name = value.get("name") if isinstance(value, Mapping) else value
+        if not isinstance(name, str):
+            raise InputError(
+                f"`{self.base.kind}` is {value!r}, but must be a name, or options with a name such "
+                f"as {{name: {next(iter(self))}}}"
+            )
+        return self.find(name)
+
     def make(self, value: Any) -> Any:
         """Turn a name, or a mapping of name and options, into an object; leave objects alone.
 
         Raises
         ------
         InputError
-            If there is no class with that name, or if an option is wrong.
+            See `kind_of`; or if an option is wrong.
         """
-        if isinstance(value, Mapping) and isinstance(value.get("name"), str):
-            options = {key: one for key, one in value.items() if key != "name"}
-            return self.find(value["name"])(**options)
-        if isinstance(value, Mapping):
-            raise InputError(f"`{self.base.kind}` has no name: give one of {', '.join(self)}")
-        return self.find(value)() if isinstance(value, str) else value
+        if value is None or isinstance(value, self.base):
+            return value
+        options = value if isinstance(value, Mapping) else {}
+        return self.kind_of(value)(**{key: one for key, one in options.items() if key != "name"})
 
 
 def plain(value: Any) -> Any:

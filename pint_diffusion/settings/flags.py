@@ -108,7 +108,7 @@ def flags_of(kind: type[Options], chosen: Chosen) -> list[Flag]:
         if name in chosen:
             own = own_flags(name, chosen[name])
             flags += [Flag(name, (name, "name"), field, title(name, chosen[name])), *own]
-        elif isinstance(inner, type) and issubclass(inner, Options):
+        elif isinstance(inner, type) and issubclass(inner, Options) and not inner.registry:
             flags += [
                 Flag(inner.prefix + option, (name, option), inner.model_fields[option], group)
                 for option in inner.stated()

@@ -61,9 +61,7 @@ class CommandSettings(Options):
         found = {}
         for name, registry in cls.choices.items():
             value = flat.get(name, base.get(name, cls.model_fields[name].default))
-            if isinstance(value, Mapping):
-                value = value.get("name")
-            found[name] = registry.find(value) if isinstance(value, str) else type(value)
+            found[name] = registry.kind_of(value)
         return found
 
     @classmethod
@@ -118,8 +116,9 @@ def parse(kind: type[Parsed], arguments: Sequence[str]) -> Parsed:
     """
     first, _ = flags.read(first_flags(kind, "config"), arguments)
     base = read_yaml(Path(first["config"]), kind) if "config" in first else {}
-    flat = read_flat(kind, arguments, base)
+    flat: dict[str, Any] = {}
     try:
+        flat = read_flat(kind, arguments, base)
         return kind.from_flat(base, **flat)
     except InputError as error:
         if base and error.field not in flat:

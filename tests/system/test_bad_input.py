@@ -96,7 +96,7 @@ CASES = {
     ),
     "an option of another method": (
         lambda f: ["--window", 4],
-        "--window is an option of the methods paradigms, parataa and window",
+        "--window is an option of the methods paradigms, parataa and window, and the method is",
     ),
     "no window": (lambda f: ["--method", "paradigms", "--window", 0], "--window"),
     "a sum of increments with a history": (
@@ -177,7 +177,7 @@ CASES = {
     "a method without a name in YAML": (
         lambda f: [(f / "c.yaml").write_text("method: {window: 4}\n")]
         and ["--config", f / "c.yaml"],
-        "method",
+        "c.yaml: --method is {'window': 4}, but must be a name",
     ),
     "a flow that starts where sigma is infinite": (
         lambda f: [

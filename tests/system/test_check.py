@@ -11,7 +11,6 @@ import pytest
 import torch
 from helpers.launch import launch
 
-from pint_diffusion.build.from_settings import method_of
 from pint_diffusion.commands.check import clocks, command, files, gpu_aware, messages
 from pint_diffusion.commands.check.command import check, load
 from pint_diffusion.commands.check.facts import Facts, Network, collect
@@ -298,8 +297,8 @@ def test_check_counts_the_memory_of_the_slices(world, mixture_file, capfd):
 )
 @pytest.mark.parametrize(("solver", "history"), [("ddim", 0), ("dpmpp_2m", 1)])
 def test_every_rank_holds_the_points_of_a_window(given, points, solver, history):
-    settings = Settings(steps=200, solver=solver, **given)
-    own = method_of(settings).extra_tensors
+    settings = Settings.from_flat(steps=200, solver=solver, **given)
+    own = settings.method.extra_tensors
     wanted = (points * (2 * (1 + history + own) + 4) + MORE_STATES) * 7
     assert [held_of(settings, 7, ranks) for ranks in (1, 4)] == [wanted, wanted]
 

@@ -87,11 +87,13 @@ def test_the_master_says_everything_that_is_needed_to_run_again(sample, tmp_path
 
 def test_flags_override_the_config_file_and_print_config_shows_the_result(tmp_path):
     config = tmp_path / "c.yaml"
-    config.write_text("steps: 30\nsamples: 2\nplacement: slice\nbatching: off\n")
-    ended = launch("sample", "--config", config, "--steps", 40, "--print-config")
+    method = "{placement: slice, name: parareal, slices: 6}"
+    config.write_text(f"steps: 30\nsamples: 2\nmethod: {method}\nbatching: off\n")
+    ended = launch("sample", "--config", config, "--steps", 40, "--slices", 5, "--print-config")
     shown = yaml.safe_load(ended.out)
     assert ended.code == 0
-    assert (shown["steps"], shown["samples"], shown["placement"]) == (40, 2, "slice")
+    assert (shown["steps"], shown["samples"], shown["method"]["placement"]) == (40, 2, "slice")
+    assert shown["method"]["slices"] == 5
     assert shown["batching"] == "off"
 
 
