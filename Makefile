@@ -9,7 +9,7 @@ PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c co
 # A rank that can't go on ends the job; the time-out ends a job that does not.
 MPIEXEC := timeout --kill-after=10 900 $(BIN)/mpiexec
 
-.PHONY: demo test test-one test-mpi kills fuzz lint docs clean
+.PHONY: demo test test-one test-mpi test-gpu kills fuzz lint docs clean
 
 demo: $(VENV)/.made
 	$(MPIEXEC) -n $(RANKS) $(BIN)/pint-diffusion sample --steps 64 --slices 8 --samples 16 \
@@ -17,16 +17,20 @@ demo: $(VENV)/.made
 
 test: test-one test-mpi
 
-test-one test-mpi: export OMP_NUM_THREADS = 1
+test-one test-mpi test-gpu: export OMP_NUM_THREADS = 1
 
 # Two tests at a time, and then, one at a time, those that a test beside them could disturb.
 test-one: $(VENV)/.made-test
-	timeout --kill-after=10 1200 $(BIN)/python -m pytest -q -n 2 -m "not mpi and not alone"
-	timeout --kill-after=10 900 $(BIN)/python -m pytest -q -m "alone and not mpi"
+	timeout --kill-after=10 1200 $(BIN)/python -m pytest -q -n 2 -m "not mpi and not alone and not gpu"
+	timeout --kill-after=10 900 $(BIN)/python -m pytest -q -m "alone and not mpi and not gpu"
 
 test-mpi: $(VENV)/.made-test
 	for n in 1 2 4 8; do echo "== $$n ranks"; $(MPIEXEC) -n $$n $(BIN)/python -m mpi4py -m pytest \
-	    -q -x -p no:cacheprovider --with-mpi --ranks $$n -m mpi || exit 1; done
+	    -q -x -p no:cacheprovider --with-mpi --ranks $$n -m "mpi and not gpu" || exit 1; done
+
+# On a machine with a CUDA device: one process, and two ranks on one card.
+test-gpu: $(VENV)/.made-test
+	timeout --kill-after=10 900 $(BIN)/python -m pytest -q -m gpu tests/gpu
 
 # 200 kills at random moments, each followed by a resume, which is killed too or let go on.
 kills: $(VENV)/.made-test

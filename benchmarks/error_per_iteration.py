@@ -15,12 +15,13 @@ import sys
 import numpy as np
 import torch
 
-from pint_diffusion.build.from_settings import plan_of
+from pint_diffusion.build.from_settings import method_of, plan_of
 from pint_diffusion.numerics.convergence import StopRule
+from pint_diffusion.output import Answers
 from pint_diffusion.run import solve, solve_sequentially
-from pint_diffusion.runtime.events import EventLog
-from pint_diffusion.runtime.world import World
-from pint_diffusion.settings.run import Settings, parse_run
+from pint_diffusion.runtime.world import LocalWorld
+from pint_diffusion.settings.reading import parse
+from pint_diffusion.settings.run import Settings
 
 COLUMNS = ("k", "all", "median", "worst", "of 255", "change")
 
@@ -41,42 +42,33 @@ def errors_per_iteration(settings: Settings, denoiser=None):
         Wall time of the sequential sampler and of the iteration.
     """
     endless = Settings(**{**settings.model_dump(), "tolerance": 1e-300})
-    plan = plan_of(endless, World(), denoiser)
+    plan, memory = plan_of(endless, LocalWorld(), denoiser), Answers()
     low, high = plan.problem.stop_rule.data_range
-    rule = StopRule(settings.tolerance, (low, high))
-    truth, seconds = solve_sequentially(plan)
-    last = plan.problem.grid.slices
-    states: dict[int, torch.Tensor | None] = {}
-
-    def keep(n, k, x):
-        if n == last:
-            states[k] = x
-
-    solution = solve(plan, World(), EventLog(0), keep, lambda *_: None)
-    assert solution is not None
-    truth = truth.double().flatten(1)
-    rows, state = [], None
-    for k in range(solution.outcome.iterations + 1):
-        state = state if states.get(k) is None else states[k].double().flatten(1)
-        apart, size = state - truth, torch.linalg.vector_norm(truth, dim=1)
+    sequential, run = solve_sequentially(plan), solve(plan, LocalWorld(), [memory])
+    truth = sequential.samples.double().flatten(1)
+    rows = []
+    for k, answer in enumerate(memory.answers):
+        apart, size = answer.double().flatten(1) - truth, torch.linalg.vector_norm(truth, dim=1)
         each = (torch.linalg.vector_norm(apart, dim=1) / size).numpy()
         every = float(torch.linalg.vector_norm(apart) / torch.linalg.vector_norm(truth))
         of_255 = float(255 / (high - low) * apart.abs().mean())
-        change = solution.outcome.changes[k - 1].max() if k else np.nan
+        change = run.change[k - 1].max() if k else np.nan
         rows.append((k, every, np.median(each), each.max(), of_255, change))
-    return rows, rule.stopped_at(solution.outcome.changes), (seconds, solution.wall_time)
+    rule = StopRule(method_of(settings).tolerance, (low, high))
+    ended = rule.outcome([*run.change], True, False, settings.samples)
+    return rows, ended.stopped_at, (sequential.wall_time, run.wall_time)
 
 
 def main() -> None:
     """Print and write the table of the run that the flags describe."""
-    settings = parse_run(sys.argv[1:])
+    settings = parse(Settings, sys.argv[1:])
     torch.set_num_threads(settings.threads or 1)
     rows, stopped_at, (sequential, parareal) = errors_per_iteration(settings)
     print("  k " + " ".join(f"{name:>9}" for name in COLUMNS[1:]))
     for k, *values in rows:
         print(f"{k:3d} " + " ".join(f"{value:9.1e}" for value in values))
     print(
-        f"iterations to {settings.tolerance:g}/255 for each sample (0: not reached): "
+        f"iterations to {method_of(settings).tolerance:g}/255 for each sample (0: not reached): "
         f"{' '.join(map(str, stopped_at))}; sequential {sequential:.1f} s, this {parareal:.1f} s"
     )
     settings.out.mkdir(parents=True, exist_ok=True)

@@ -22,8 +22,6 @@ from pint_diffusion.numerics.convergence import Outcome
 from pint_diffusion.runtime.events import EventLog
 from pint_diffusion.runtime.requests import Layout
 from pint_diffusion.runtime.scheduler import Runtime
-from pint_diffusion.runtime.transports.mpi import MpiTransport
-from pint_diffusion.runtime.transports.watchdog import Watchdog
 from pint_diffusion.runtime.world import World, open_world
 
 EVALUATION = 0.05
@@ -91,9 +89,7 @@ def finish(runtime: Runtime) -> None:
 def measure(world: World, pattern, numbers: int) -> float:
     """Seconds of a round beyond the evaluation, on the slowest rank."""
     events = EventLog(world.rank)
-    hosts = world.gather(world.host)
-    watchdog = Watchdog(world.rank, hosts, 60.0, events, lambda cause: None)
-    transport = MpiTransport(world.comm, events, False, watchdog)
+    transport = world.transport(events, torch.device("cpu"), 60.0)
     runtime = Runtime(
         world.rank, world.size, [], transport, events, None, lambda n, k, x: None
     )  # fmt: skip

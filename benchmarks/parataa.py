@@ -15,9 +15,9 @@ import torch
 
 from pint_diffusion.build.from_settings import plan_of
 from pint_diffusion.run import solve, solve_sequentially
-from pint_diffusion.runtime.events import EventLog
-from pint_diffusion.runtime.world import World
-from pint_diffusion.settings.run import Settings, parse_run
+from pint_diffusion.runtime.world import LocalWorld
+from pint_diffusion.settings.reading import parse
+from pint_diffusion.settings.run import Settings
 
 CHOICES = {
     "plain fixed point": (1, 1),
@@ -31,25 +31,16 @@ CHOICES = {
 
 def rounds_and_error(settings: Settings, truth: torch.Tensor, denoiser=None):
     """Run; return the rounds of each sample (S,) and its relative error in L2, (S,)."""
-    plan, answers = plan_of(settings, World(), denoiser), {}
-    columns = plan.problem.columns
-
-    def keep(n, k, x):
-        if n == columns:
-            answers[k] = x[0]
-
-    solution = solve(plan, World(), EventLog(0), keep, lambda *_: None)
-    assert solution is not None
-    answer = answers[solution.outcome.iterations]
-    apart = (answer - truth).double().flatten(1).norm(dim=1) / truth.double().flatten(1).norm(dim=1)
-    return solution.outcome.stopped_at, apart.numpy()
+    run = solve(plan_of(settings, LocalWorld(), denoiser), LocalWorld())
+    apart = (run.samples - truth).double().flatten(1).norm(dim=1)
+    return run.stopped_at, (apart / truth.double().flatten(1).norm(dim=1)).numpy()
 
 
 def main(arguments: list[str], denoiser=None) -> None:
     """Print the table of the run that the flags describe."""
-    given = parse_run([*arguments, "--method", "parataa"]).model_dump()
+    given = parse(Settings, [*arguments, "--method", "parataa"]).model_dump()
     torch.set_num_threads(given["threads"] or 1)
-    truth, _ = solve_sequentially(plan_of(Settings(**given), World(), denoiser))
+    truth = solve_sequentially(plan_of(Settings(**given), LocalWorld(), denoiser)).samples
     print(f"{'':20}{'rounds':>8}{'mean':>8}{'error':>10}", flush=True)
     for name, (order, memory) in CHOICES.items():
         choice = Settings(**given | {"order": order, "memory": memory})

@@ -11,6 +11,7 @@ A mixture is given as --dimensions, --components, --distance between means (abou
 from __future__ import annotations
 
 import argparse
+from collections import Counter
 from itertools import pairwise
 from math import exp, expm1, log, sqrt
 from pathlib import Path
@@ -21,9 +22,9 @@ from scipy.stats import wasserstein_distance
 
 from pint_diffusion.build.from_settings import plan_of
 from pint_diffusion.models.mixture import GaussianMixture
+from pint_diffusion.output import Output
 from pint_diffusion.run import solve, solve_sequentially
-from pint_diffusion.runtime.events import EventLog
-from pint_diffusion.runtime.world import World
+from pint_diffusion.runtime.world import LocalWorld
 from pint_diffusion.settings.run import Settings
 
 SOLVERS = {"SDE": "ou_sde", "ODE": "ou_ode"}
@@ -43,20 +44,25 @@ def mixture(dimensions, components, distance, variance):
 def solved(network, **given):
     """Run PIADM; return rounds of every sample, most points and evaluations, answer, plan."""
     settings = Settings(dtype="float64", spacing="ou", final="least", method="piadm", **given)
-    plan = plan_of(settings, World(), network)
-    states, events = {}, EventLog(0)
-    solution = solve(plan, World(), events, lambda n, k, x: states.update({(n, k): x}), watch)
-    last = solution.outcome.iterations
-    live = [
-        sum(not torch.isnan(states[n, k]).all() for n in range(plan.problem.columns))
-        for k in range(last)
-    ]
-    answer = states[plan.problem.columns, last][0]
-    return solution.outcome.stopped_at, max(live), sum(live), answer, plan
+    plan, live = plan_of(settings, LocalWorld(), network), Live()
+    run = solve(plan, LocalWorld(), [live])
+    points = [live.points[k] for k in range(run.iterations)]
+    return run.stopped_at, max(points), sum(points), run.samples, plan
 
 
-def watch(n, k, change):
-    """Need to know nothing."""
+class Live(Output):
+    """Counts the points under way after each round."""
+
+    def __init__(self):
+        self.points = Counter()
+
+    def open(self, plan, world, events):
+        """Know which column is the answer."""
+        self.columns = plan.problem.columns
+
+    def state(self, n, k, state):
+        """Count a point that is there."""
+        self.points[k] += n < self.columns and not torch.isnan(state).all()
 
 
 def frozen(network, args):
@@ -74,7 +80,7 @@ def frozen(network, args):
             rounds, live, evaluations, answer, plan = solved(
                 network, **given, **more, solver=solver
             )
-            error = float((answer - solve_sequentially(plan)[0]).square().mean().sqrt())
+            error = float((answer - solve_sequentially(plan).samples).square().mean().sqrt())
             print(
                 f"{name}  {label:22} {max(rounds):4} ({np.mean(rounds):4.1f}) {live:5} live "
                 f"{evaluations:6} evaluations  {error:.1e}",
@@ -143,7 +149,7 @@ def dimension(args):
                 sigma_min=sqrt(expm1(stop)),
                 tolerance=0.1 * args.error / sqrt(d),
             )
-            apart = (answer - solve_sequentially(plan)[0]).flatten(1).norm(dim=1).max()
+            apart = (answer - solve_sequentially(plan).samples).flatten(1).norm(dim=1).max()
             rows.append((name, d, count, slices, max(rounds), float(apart)))
             print("{}  d {:5}  {:5} steps  {:2} blocks  {:3} rounds  {:.1e}".format(*rows[-1]))
         mine = [row for row in rows if row[0] == name]
@@ -200,8 +206,8 @@ def laws(network, args):
                 dtype="float64", spacing="ou", final="least", method="sequential", samples=5000,
                 seed=seed, sigma_min=0.01, steps=args.steps, **given,
             )  # fmt: skip
-            plan = plan_of(settings, World(), network)
-            found.append(solve_sequentially(plan)[0].numpy())
+            plan = plan_of(settings, LocalWorld(), network)
+            found.append(solve_sequentially(plan).samples.numpy())
         if exact is None:
             level = plan.problem.grid.levels[-1]
             exact, again = (drawn(args, level, parts * 5000, draw_) for _ in range(2))

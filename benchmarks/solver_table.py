@@ -14,9 +14,9 @@ from pathlib import Path
 
 from pint_diffusion.build.from_settings import plan_of
 from pint_diffusion.run import solve
-from pint_diffusion.runtime.events import EventLog
-from pint_diffusion.runtime.world import World
-from pint_diffusion.settings.run import parse_run
+from pint_diffusion.runtime.world import LocalWorld
+from pint_diffusion.settings.reading import parse
+from pint_diffusion.settings.run import Settings
 from pint_diffusion.solvers import SOLVERS
 
 STEPS = (25, 100, 400)
@@ -46,12 +46,9 @@ def main() -> None:
         for name, own in runs():
             if (name, str(steps)) in done:
                 continue
-            settings = parse_run([*flags, *own, "--steps", str(steps)])
-            world = World()
-            plan = plan_of(settings, world)
-            solution = solve(plan, world, EventLog(0), lambda *_: None, lambda *_: None)
-            outcome = solution.outcome
-            row = [name, steps, outcome.iterations, solution.clock.deep, outcome.changes[-1].max()]
+            settings = parse(Settings, [*flags, *own, "--steps", str(steps)])
+            run = solve(plan_of(settings, LocalWorld()), LocalWorld())
+            row = [name, steps, run.iterations, run.evaluations_deep, run.change[-1].max()]
             with table.open("a", newline="") as file:
                 csv.writer(file).writerow(row)
             print(*row, flush=True)

@@ -18,7 +18,7 @@ from pathlib import Path
 from pint_diffusion.commands.compare.entries import Entry
 from pint_diffusion.commands.compare.measure import Bench
 from pint_diffusion.runtime.device import set_threads
-from pint_diffusion.runtime.world import World
+from pint_diffusion.runtime.world import LocalWorld
 from pint_diffusion.settings.compare import Compare
 from pint_diffusion.settings.reading import parse_over_file
 
@@ -49,7 +49,7 @@ def main() -> None:
     common = parse_over_file(Compare, flags)
     set_threads(common.threads, common.batching == "off", 1, 1)
     for steps in STEPS:
-        bench = Bench(common.model_copy(update={"steps": steps}), World())
+        bench = Bench(common.model_copy(update={"steps": steps}), LocalWorld())
         for devices in common.devices:
             for family, entry in contenders(steps, devices):
                 key = (str(steps), str(devices), entry.name, str(entry.given))

@@ -12,24 +12,41 @@ from typing import Any
 __version__ = "0.1.0"
 
 _PUBLIC = {
-    "Denoiser": "pint_diffusion.models.denoiser",
-    "InputError": "pint_diffusion.errors",
-    "NetworkError": "pint_diffusion.errors",
-    "NoiseSchedule": "pint_diffusion.grid",
-    "RunRecord": "pint_diffusion.store.record",
-    "Settings": "pint_diffusion.settings.run",
-    "TimeGrid": "pint_diffusion.grid",
-    "World": "pint_diffusion.runtime.world",
-    "load_denoiser": "pint_diffusion.models",
-    "open_world": "pint_diffusion.runtime.world",
-    "read_run": "pint_diffusion.store.master",
-    "run_job": "pint_diffusion.commands.sample",
+    "Denoiser": "models.denoiser",
+    "EventLog": "runtime.events",
+    **dict.fromkeys(("Files",), "store.folder"),
+    **dict.fromkeys(("InputError", "Interrupted", "NetworkError", "PintError"), "errors"),
+    **dict.fromkeys(("RunFailed", "StoreError", "TransportError"), "errors"),
+    **dict.fromkeys(("NoiseSchedule", "Spacing", "TimeGrid"), "grid"),
+    **dict.fromkeys(("Chords", "Method", "PIADM", "ParaDiGMS", "ParaTAA", "Parareal"), "methods"),
+    **dict.fromkeys(("Sequential", "Window"), "methods"),
+    "Output": "output",
+    "ProgressBar": "report.progress",
+    "Run": "result",
+    "RunRecord": "store.record",
+    **dict.fromkeys(("DDIM", "DDPM", "DEIS", "DEIS3", "DPM2", "DPMpp1", "DPMpp2M"), "solvers"),
+    **dict.fromkeys(("DPMpp2S", "DPMpp3M", "DPMpp3MFull", "Euler", "EulerAncestral"), "solvers"),
+    **dict.fromkeys(("FlowEuler", "FlowHeun", "Heun", "LambdaDDIM", "OUODE", "OUSDE"), "solvers"),
+    **dict.fromkeys(("PNDM", "SDEDPMpp1", "Solver", "UniPC", "UniPC3"), "solvers"),
+    "Coarse": "build.coarse",
+    "Corrector": "solvers.langevin",
+    "Stream": "report.stream",
+    "condition": "models.conditional",
+    **dict.fromkeys(("from_diffusers", "from_edm"), "models.wrap"),
+    **dict.fromkeys(("iterate", "sample"), "api"),
+    "load_denoiser": "models",
+    "read_run": "store.master",
 }
+"""Where each public name is."""
 
 __all__ = ["__version__", *_PUBLIC]
 
 
 def __getattr__(name: str) -> Any:
     if name in _PUBLIC:
-        return getattr(import_module(_PUBLIC[name]), name)
+        return getattr(import_module(f"{__name__}.{_PUBLIC[name]}"), name)
     raise AttributeError(f"module 'pint_diffusion' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -47,7 +47,7 @@ class StoreError(PintError):
 class RunFailed(PintError):
     """A run that ended midway; raised alike on every rank, with the exit code of its cause."""
 
-    def __init__(self, message: str, exit_code: int) -> None:
+    def __init__(self, message: str, exit_code: int = 1) -> None:
         super().__init__(message)
         self.exit_code = exit_code
 
@@ -61,7 +61,7 @@ class TransportError(Exception):
 
 
 class Interrupted(PintError):
-    """The run was asked to end, and can be gone on with."""
+    """The run ended on a signal or a request, and can be resumed."""
 
     exit_code = 75
 

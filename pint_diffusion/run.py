@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import hashlib
 import traceback
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from typing import TypeAlias
@@ -11,7 +12,14 @@ from typing import TypeAlias
 from torch import Tensor
 
 from pint_diffusion.build.plan import Plan
-from pint_diffusion.errors import Interrupted, PeerFailure, PintError, RunFailed, TransportError
+from pint_diffusion.errors import (
+    InputError,
+    Interrupted,
+    PeerFailure,
+    PintError,
+    RunFailed,
+    TransportError,
+)
 from pint_diffusion.methods import Sequential
 from pint_diffusion.methods.problem import Restart
 from pint_diffusion.numerics.convergence import Outcome
@@ -20,8 +28,7 @@ from pint_diffusion.result import Run
 from pint_diffusion.runtime.events import EventLog, Tally
 from pint_diffusion.runtime.requests import Ask, Clock, Layout
 from pint_diffusion.runtime.scheduler import Runtime
-from pint_diffusion.runtime.transports.base import LocalTransport, Transport
-from pint_diffusion.runtime.world import World
+from pint_diffusion.runtime.world import LocalWorld, World
 
 PATIENCE = 10.0
 """Seconds of silence after which another rank is taken for lost, or twice its longest call."""
@@ -35,7 +42,7 @@ def solve(
     world: World,
     outputs: Iterable[Output | Watch] = (),
     verify: bool = False,
-    patience: float = PATIENCE,
+    patience: float | None = PATIENCE,
 ) -> Run:
     """Run a plan together with the other ranks, to its end.
 
@@ -49,8 +56,9 @@ def solve(
         Are told what happens, on every rank.
     verify : bool
         Run the sequential sampler on rank 0 afterwards.
-    patience : float
-        Seconds of silence after which another rank is taken for lost.
+    patience : float or None
+        Seconds of silence after which another rank is taken for lost, and TransportError is raised;
+        None: never.
 
     Raises
     ------
@@ -61,7 +69,7 @@ def solve(
     StoreError, InputError
         On every rank, if an output could not be opened or closed.
     TransportError
-        If the ranks can no longer agree on how to end.
+        If the ranks can no longer agree on how to end, or if one of them has fallen silent.
     """
     steps = begin(plan, world, outputs, verify, patience)
     while True:
@@ -77,7 +85,7 @@ def begin(
     world: World,
     outputs: Iterable[Output | Watch] = (),
     verify: bool = False,
-    patience: float = PATIENCE,
+    patience: float | None = PATIENCE,
     everywhere: bool = False,
 ) -> Steps:
     """Run a plan as `solve` does, answer by answer: rank 0 gets each as soon as it is there.
@@ -116,7 +124,7 @@ def _iterate(
     outputs: Outputs,
     events: EventLog,
     verify: bool,
-    patience: float,
+    patience: float | None,
     everywhere: bool,
 ) -> Steps:
     """Run the method and count what it took; fail alike on every rank."""
@@ -166,24 +174,16 @@ def _start(
     world: World,
     outputs: Outputs,
     events: EventLog,
-    patience: float,
+    patience: float | None,
     everywhere: bool,
 ) -> Runtime:
     """Start the clock on all ranks at once, and the coroutines of this one."""
-    transport: Transport = LocalTransport()
     problem = plan.problem
     start = plan.method.prepare(problem)
-    hosts = world.gather(world.host)
     world.barrier()
-    events.restart_clock()
     try:
-        if world.comm is not None:
-            from pint_diffusion.runtime.transports.mpi import MpiTransport
-            from pint_diffusion.runtime.transports.watchdog import Watchdog
-
-            pinned = plan.evaluators[0].device.type == "cuda"
-            watchdog = Watchdog(world.rank, hosts, patience, events, outputs.lost)
-            transport = MpiTransport(world.comm, events, pinned, watchdog)
+        device = plan.evaluators[0].device
+        transport = world.transport(events, device, patience, outputs.lost)
         shown = Layout(tuple(problem.noise.shape), problem.noise.dtype, problem.noise.device)
         runtime = Runtime(
             world.rank,
@@ -262,6 +262,45 @@ def _close_failed(outputs: Outputs, error: BaseException) -> None:
         outputs.close(Ended(status, agreed=agreed))
 
 
+def refuse_differences(plan: Plan, world: World, more: str = "") -> None:
+    """Refuse a run whose ranks were given different things, or compute on unlike devices.
+
+    Parameters
+    ----------
+    plan : Plan
+        Of this rank.
+    world : World
+        The ranks.
+    more : str
+        What else must be the same.
+
+    Raises
+    ------
+    InputError
+        On every rank, naming the first rank that differs from rank 0.
+    """
+    asked, problem = plan.asked, plan.problem
+    options = asked.method, asked.solver, asked.coarse.steps, asked.coarse.noise, asked.corrector
+    digest = hashlib.sha256(repr((options, asked.seed, asked.batching, asked.dtype)).encode())
+    digest.update(more.encode())
+    for network in (evaluator.denoiser for evaluator in plan.evaluators):
+        digest.update(repr((problem.grid, network.shape, network.prediction)).encode())
+    digest.update(problem.coarse.name.encode())
+    digest.update(problem.noise.cpu().numpy().tobytes())
+    seen = world.gather((digest.hexdigest(), asked.device.type, world.host))
+    for rank, (read, device, host) in enumerate(seen):
+        if read != seen[0][0]:
+            raise InputError(
+                f"rank {rank} on {host} has other settings or another model than rank 0: give all "
+                "ranks the same files, by absolute paths"
+            )
+        if device != seen[0][1]:
+            raise InputError(
+                f"rank {rank} on {host} would compute on {device} and rank 0 on {seen[0][1]}: use "
+                "`device` cpu, or find out with 'pint-diffusion check' why that host sees no GPU"
+            )
+
+
 def warm_up(plan: Plan) -> None:
     """Make one network call that nobody counts, so that the first counted one is not slower."""
     problem = plan.problem
@@ -279,7 +318,7 @@ def solve_sequentially(plan: Plan, outputs: Iterable[Output | Watch] = ()) -> Ru
     """
     problem = dataclasses.replace(plan.problem, ranks=1, restart=None)
     alone = dataclasses.replace(plan, method=Sequential(), problem=problem)
-    return solve(alone, World(), outputs)
+    return solve(alone, LocalWorld(), outputs)
 
 
 class _Checks(Output):

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 
-from pint_diffusion.runtime.world import World, open_world, read_launcher
+from pint_diffusion.runtime.world import LocalWorld, World, open_world, read_launcher
 
 
 def pytest_addoption(parser):
@@ -82,7 +82,7 @@ def pytest_runtest_setup(item):
 @pytest.fixture(params=["local", pytest.param("mpi", marks=pytest.mark.mpi)])
 def world(request) -> World:
     """Every rank of the pass, or this process alone."""
-    return open_world(request.param) if request.param == "mpi" else World()
+    return open_world(request.param) if request.param == "mpi" else LocalWorld()
 
 
 @pytest.fixture(scope="session")

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
+from typing import Any
+
+from pint_diffusion.build.grid import DEFAULT_STEPS
 from pint_diffusion.build.plan import Plan, Sampling, make_plan
 from pint_diffusion.grid import Schedule, Spacing, TimeGrid, read_grid
+from pint_diffusion.methods import METHODS
 from pint_diffusion.methods.method import Method
 from pint_diffusion.models import load_denoiser
-from pint_diffusion.models.conditional import condition
+from pint_diffusion.models.conditional import Conditioned, condition
 from pint_diffusion.models.denoiser import Denoiser, schedule_of
+from pint_diffusion.models.sources import BUNDLED, GIVEN
 from pint_diffusion.runtime.device import bind_device, check_dtype
 from pint_diffusion.runtime.world import World
 from pint_diffusion.settings.common import OfNetwork, OfSpacing
 from pint_diffusion.settings.run import SamplingSettings, Settings
+from pint_diffusion.solvers import SOLVERS
 
 
 def plan_of(settings: Settings, world: World, denoiser: Denoiser | None = None) -> Plan:
@@ -97,4 +104,42 @@ def spacing_of(settings: OfSpacing, name: str) -> Spacing:
         settings.rho,
         settings.shift,
         settings.final,
+    )
+
+
+def settings_of(asked: Sampling) -> Settings:
+    """Return the settings of the command that ask for the same, as far as settings can say it.
+
+    The settings of what was given as an object name a model that can't be loaded, so that nobody
+    goes on with such a run from the command line.
+    """
+    network: Any = asked.network
+    spacing = asked.spacing
+    given: dict[str, Any] = {}
+    if isinstance(network, Conditioned):
+        given |= {"labels": network.labels.tolist(), "guidance": network.guidance}
+        given |= {"guidance_rescale": network.rescale, "null_class": network.null_class}
+        network = network.network
+    method, solver, coarse = asked.method, asked.solver, asked.coarse
+    objects = (
+        any(one is not None for one in (asked.noise, asked.grid, coarse.model))
+        or METHODS.get(method.name) is not type(method)
+        or SOLVERS.get(solver.name) is not type(solver)
+    )
+    source = None if objects else getattr(network, "source", None)
+    model = f"{GIVEN}{type(network).__name__}" if source is None else source
+    spaced = {one.name: getattr(spacing, one.name) for one in fields(spacing)}
+    if not objects:
+        given |= {"method": method, "solver": solver, "coarse": coarse}
+    return Settings(
+        model=None if model == str(BUNDLED) else model,
+        steps=asked.steps or DEFAULT_STEPS,
+        **{"spacing" if name == "name" else name: value for name, value in spaced.items()},
+        samples=asked.samples,
+        seed=asked.seed,
+        corrector=asked.corrector,
+        batching=asked.batching,
+        dtype=str(asked.dtype).removeprefix("torch."),
+        device=asked.device.type,
+        **given,
     )

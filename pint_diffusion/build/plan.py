@@ -130,6 +130,11 @@ def make_plan(asked: Sampling, ranks: int) -> Plan:
     schedule = schedule_of(network)
     grid = make_grid(schedule, method, ranks, asked.steps, asked.spacing, asked.grid)
     if asked.corrector.steps:
+        if grid.slices == 1:
+            raise InputError(
+                "`corrector_steps` are made between slices, and there is one slice only: take the "
+                "method piadm with more `slices`, or a grid that has slices"
+            )
         grid = grid.corrected(asked.corrector.steps)
     check_levels(grid, network)
     step_noise = StepNoise(asked.seed, asked.samples, network.shape, asked.state_dtype, device)

@@ -14,7 +14,7 @@ from pydantic import Field
 
 from pint_diffusion.errors import EXIT_NOT_CONVERGED, InputError, PintError
 from pint_diffusion.models import find_source
-from pint_diffusion.runtime.world import World, open_world, read_launcher
+from pint_diffusion.runtime.world import LocalWorld, World, open_world, read_launcher
 from pint_diffusion.settings.flags import as_flags
 from pint_diffusion.settings.reading import CommandSettings, help_of, parse
 
@@ -83,13 +83,13 @@ class Told(logging.Handler):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    world = World()
+    world: World = LocalWorld()
     launcher = read_launcher()
     speaks = launcher is None or launcher.rank == 0
 
     def open_once(transport: str) -> World:
         nonlocal world
-        world = open_world(transport)  # type: ignore[arg-type]
+        world = open_world(transport)
         return world
 
     logger, told = logging.getLogger("pint_diffusion"), Told()

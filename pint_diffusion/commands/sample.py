@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import logging
-import math
 import threading
 
 from pint_diffusion.build.from_settings import plan_of
-from pint_diffusion.build.plan import Plan
 from pint_diffusion.commands.check.quick import refuse_or_warn
+from pint_diffusion.commands.silence import EndJob
 from pint_diffusion.errors import InputError, Interrupted, PintError, StoreError
 from pint_diffusion.models.denoiser import Denoiser
 from pint_diffusion.output import Output
 from pint_diffusion.report import draw_pictures
 from pint_diffusion.report.progress import ProgressBar
 from pint_diffusion.report.stream import Stream
-from pint_diffusion.run import solve, warm_up
+from pint_diffusion.run import refuse_differences, solve, warm_up
 from pint_diffusion.runtime.device import keep_memory, set_threads
 from pint_diffusion.runtime.signals import listening
 from pint_diffusion.runtime.world import World
 from pint_diffusion.settings.run import Settings
-from pint_diffusion.store.folder import STREAM, Files
+from pint_diffusion.store.clear import STREAM
+from pint_diffusion.store.folder import Files
 from pint_diffusion.store.master import read_run
 from pint_diffusion.store.record import RunRecord
 
@@ -71,7 +70,7 @@ def run_job(
     refuse_or_warn(settings, world, denoiser)
     keep_memory()
     plan = world.agree(lambda: plan_of(settings, world, denoiser))
-    refuse_differences(settings, world, plan)
+    refuse_differences(plan, world, settings.to_yaml())
     world.agree(lambda: refuse_own_start(settings))
     doubt = plan.method.doubt(plan.problem)
     if doubt is not None and world.rank == 0:
@@ -79,15 +78,20 @@ def run_job(
     if settings.warmup:
         with contextlib.suppress(PintError):  # the run itself will say where it went wrong
             warm_up(plan)
-    keep = settings.keep, settings.checkpoint_every
+    keep = settings.keep, settings.checkpoint_every or None
     files = Files(settings.out, settings.force, *keep, resume, settings.to_yaml())
     outputs: list[Output] = [files, ProgressBar()]
     if settings.stream:
         outputs.append(Stream(settings.out / STREAM))
     with listening() as asked:
         try:
-            patience = settings.watchdog or math.inf
-            run = solve(plan, world, [*outputs, Asked(asked)], settings.verify, patience)
+            run = solve(
+                plan,
+                world,
+                [*outputs, Asked(asked), EndJob(world)],
+                settings.verify,
+                settings.watchdog,
+            )
         except Interrupted as error:
             raise Interrupted(
                 f"{error} after iteration {world.share(files.reached)}; go on with "
@@ -134,33 +138,6 @@ def refuse_own_start(settings: Settings) -> None:
             raise InputError(
                 f"`out` {settings.out} holds the run of `warm_start`, which this one would "
                 "overwrite: give another folder"
-            )
-
-
-def refuse_differences(settings: Settings, world: World, plan: Plan) -> None:
-    """Refuse a run whose ranks read different settings or models, or compute on unlike devices.
-
-    Raises
-    ------
-    InputError
-        On every rank, naming the first rank that differs from rank 0.
-    """
-    problem = plan.problem
-    digest = hashlib.sha256(settings.to_yaml().encode())
-    for network in (evaluator.denoiser for evaluator in plan.evaluators):
-        digest.update(repr((problem.grid, network.shape, network.prediction)).encode())
-    digest.update(problem.noise.cpu().numpy().tobytes())
-    seen = world.gather((digest.hexdigest(), plan.evaluators[0].device.type, world.host))
-    for rank, (read, device, host) in enumerate(seen):
-        if read != seen[0][0]:
-            raise InputError(
-                f"rank {rank} on {host} has other settings or another model than rank 0: give all "
-                "ranks the same files, by absolute paths"
-            )
-        if device != seen[0][1]:
-            raise InputError(
-                f"rank {rank} on {host} would compute on {device} and rank 0 on {seen[0][1]}: use "
-                "`device` cpu, or find out with 'pint-diffusion check' why that host sees no GPU"
             )
 
 

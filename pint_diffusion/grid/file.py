@@ -30,10 +30,10 @@ def read_grid(path: Path, schedule: Schedule) -> tuple[tuple[Level, ...], tuple[
     Parameters
     ----------
     path : Path
-        YAML with the levels as ``t``, ``sigma`` = s / a, or ``alpha_bar``; beside one of the
-        latter two, ``t`` is what the network is told. ``bounds`` is optional.
+        YAML with the levels as ``t``, ``sigma`` = s / a, or ``alpha_bar``. Beside one of the
+        latter two, ``t`` has the timesteps that the network takes. ``bounds`` is optional.
     schedule : Schedule
-        Tells t of the other two and the other way round.
+        Converts between t and the other two.
 
     Returns
     -------
@@ -45,8 +45,8 @@ def read_grid(path: Path, schedule: Schedule) -> tuple[tuple[Level, ...], tuple[
     Raises
     ------
     InputError
-        If the file can't be read, holds anything else, or its levels do not get cleaner from one
-        to the next or leave the schedule.
+        If the file can't be read or holds anything else, or if its levels leave the schedule or
+        do not get cleaner from one to the next.
     """
     values = _load(path)
     unknown = [key for key in values if key not in KEYS]
@@ -74,7 +74,7 @@ def read_grid(path: Path, schedule: Schedule) -> tuple[tuple[Level, ...], tuple[
     if (np.diff(alpha_bar) <= 0).any():
         raise _wrong(path, f"has two values of {kind} too close to be different levels")
     if given and "t" in values:
-        t = _told(path, values["t"], t, schedule)
+        t = _timesteps(path, values["t"], t, schedule)
     levels = tuple(Level(float(a), float(b)) for a, b in zip(t, alpha_bar, strict=True))
     return levels, _bounds(path, values.get("bounds"), len(levels) - 1)
 
@@ -87,7 +87,7 @@ def write_grid(
     Parameters
     ----------
     path : Path
-        Is overwritten.
+        The file to write; an old one is overwritten.
     levels : sequence of Level
         N + 1 levels, noisiest first.
     bounds : sequence of int or None
@@ -143,7 +143,7 @@ def _numbers(path: Path, key: str, given: Any) -> np.ndarray[Any, np.dtype[np.fl
     return np.array(numbers, dtype=np.float64)
 
 
-def _told(
+def _timesteps(
     path: Path, given: Any, own: np.ndarray[Any, np.dtype[np.float64]], schedule: Schedule
 ) -> np.ndarray[Any, np.dtype[np.float64]]:
     t = _numbers(path, "t", given)

@@ -1,4 +1,4 @@
-"""GITS: the K steps out of a fine walk that lose least, by dynamic programming.
+"""GITS: choose the K steps of a fine walk that lose least, by dynamic programming.
 
 Chen et al. 2024 (ICML, arXiv 2405.11326). The states are y = x / a = x0 + sigma eps, in which
 DDIM's steps are straight lines.
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pint_diffusion.errors import InputError
 
 FACTOR = 1.15
-"""What the errors of later steps weigh more, from step to step (the paper's choice)."""
+"""Factor by which the error of each later step weighs more (the paper's choice)."""
 
 
 def jump_costs(
@@ -23,9 +23,10 @@ def jump_costs(
     Parameters
     ----------
     x0, eps : ndarray, shape (P - 1, S, D)
-        What the network saw of S samples at all but the last of the P points of a DDIM walk.
+        Clean samples and noise that the network saw at all but the last of the P points of a DDIM
+        walk of S samples.
     sigma : ndarray, shape (P,)
-        Noise levels s / a of the points, falling; the first may be infinite.
+        Noise levels s / a of the points. They fall; the first may be infinite.
 
     Returns
     -------
@@ -51,11 +52,11 @@ def best_path(cost: NDArray[np.float64], steps: int, factor: float = FACTOR) -> 
     Parameters
     ----------
     cost : ndarray, shape (P, P)
-        Cost of a step from i to j > i; other entries are not read.
+        Cost of a step from i to j > i. The function reads no other entries.
     steps : int
         Number K of steps.
     factor : float
-        See above.
+        Weight of what follows a step.
 
     Returns
     -------

@@ -7,12 +7,12 @@ from typing import NamedTuple
 
 
 class Level(NamedTuple):
-    """A point of a noise schedule: states there are x = a x0 + s eps with a^2 + s^2 = 1.
+    """A point of a noise schedule: its states are x = a x0 + s eps with a^2 + s^2 = 1.
 
     Attributes
     ----------
     t : float
-        What the network is told, in the units of its `Schedule`.
+        Timestep that the network takes, in the units of its `Schedule`.
     alpha_bar : float
         Squared signal coefficient a^2, in [0, 1].
     """
@@ -44,10 +44,10 @@ class Level(NamedTuple):
 
 
 def ou_clock(sigma: float) -> float:
-    """Return the clock whose equal parts are steps as PIADM takes them, at sigma = s / a.
+    """Return the time of PIADM's clock at sigma = s / a: PIADM's steps are equal parts of it.
 
-    In Ornstein-Uhlenbeck time r = -log alpha_bar = log(1 + sigma^2) these have length e min(1, r):
-    the clock is r down to r = 1, and 1 + log r below.
+    In Ornstein-Uhlenbeck time r = -log alpha_bar = log(1 + sigma^2) the steps have length
+    e min(1, r). So the clock is r down to r = 1, and 1 + log r below.
     """
     time = log1p(sigma * sigma)
     if time >= 1:
@@ -56,5 +56,5 @@ def ou_clock(sigma: float) -> float:
 
 
 def noise_into(here: Level, there: Level) -> float:
-    """Standard deviation of the noise that DDPM adds in a step: that of DDIM with eta = 1."""
+    """Return the standard deviation of the noise that DDPM adds in a step (DDIM with eta = 1)."""
     return there.s / here.s * sqrt(1 - here.alpha_bar / there.alpha_bar)

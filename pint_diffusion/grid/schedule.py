@@ -1,7 +1,8 @@
-"""Noise schedules: which noise level belongs to what a network is told.
+"""Noise schedules: which noise level belongs to which timestep.
 
-Each continues to real timesteps, from the noisiest one, ``first``, past the least noisy one that
-the network was trained with, ``least``, to ``clean``, where alpha_bar is 1.
+A schedule has a level at every real timestep. Timesteps fall from the noisiest one, ``first``,
+past the least noisy one that the network was trained with, ``least``, to ``clean``, where
+alpha_bar is 1.
 """
 
 from __future__ import annotations
@@ -16,12 +17,12 @@ from pint_diffusion.grid.level import Level
 
 
 class Schedule(Protocol):
-    """What grids are made on.
+    """A map between timesteps and noise levels.
 
     Attributes
     ----------
     first, least, clean : float
-        Timesteps of the noisiest level, of the least noisy trained one, and of clean data; they
+        Timesteps of the noisiest level, of the least noisy trained level, and of clean data. They
         fall in this order.
     """
 
@@ -40,7 +41,7 @@ class Schedule(Protocol):
         ...
 
     def timestep(self, alpha_bar: ArrayLike) -> NDArray[np.float64]:
-        """Return the timesteps of levels, the inverse of `alpha_bar`.
+        """Return the timesteps of levels of any shape: the inverse of `alpha_bar`.
 
         Raises
         ------
@@ -53,10 +54,10 @@ class Schedule(Protocol):
 class NoiseSchedule:
     """A discrete training schedule; t is in units of training steps, T - 1 down to 0.
 
-    Between training steps ``log(alpha_bar)`` is interpolated linearly; one step below the first
-    training step, at t = -1, lies the clean level alpha_bar = 1. The other way, from a level to t,
-    it is ``log(sigma)``, as in k-diffusion and diffusers: with T = 1000 the two are less than 0.1
-    steps apart.
+    Between training steps ``log(alpha_bar)`` is linear in t. One step below the first training
+    step, at t = -1, lies the clean level alpha_bar = 1. The way back, from a level to t, takes
+    ``log(sigma)`` as linear, as k-diffusion and diffusers do. With T = 1000 the two differ by less
+    than 0.1 steps.
 
     Parameters
     ----------
@@ -90,7 +91,7 @@ class NoiseSchedule:
 
     @classmethod
     def ddpm_linear(cls, steps: int = 1000) -> NoiseSchedule:
-        """The linear schedule of DDPM (Ho et al. 2020): beta from 1e-4 to 0.02."""
+        """Return the linear schedule of DDPM (Ho et al. 2020): beta from 1e-4 to 0.02."""
         return cls(np.cumprod(1.0 - np.linspace(1e-4, 0.02, steps)))
 
     @property
@@ -101,7 +102,7 @@ class NoiseSchedule:
     def alpha_bar(self, t: ArrayLike) -> NDArray[np.float64]:
         """Return alpha_bar at real timesteps ``t`` in [-1, T - 1], any shape.
 
-        At whole timesteps the training value is returned as it is, to the bit.
+        At whole timesteps this is the training value, to the bit.
         """
         t = _inside(t, self.clean, self.first)
         between = np.exp(np.interp(t + 1, np.arange(self._log.size), self._log))
@@ -112,8 +113,8 @@ class NoiseSchedule:
     def timestep(self, alpha_bar: ArrayLike) -> NDArray[np.float64]:
         """Return real timesteps in [-1, T - 1] of levels of any shape.
 
-        At training values that is the whole timestep. Below the first, where sigma goes to zero,
-        log(alpha_bar) is interpolated.
+        At a training value this is the whole timestep. Below the first training value, where sigma
+        goes to zero, log(alpha_bar) is linear in t.
         """
         alpha_bar = _reached(alpha_bar, self.alphas_cumprod[-1])
         trained = self.alphas_cumprod
@@ -127,13 +128,13 @@ class NoiseSchedule:
 class FlowSchedule:
     """Flow matching: z = (1 - sigma) x0 + sigma eps and t = T sigma, from T down to 0.
 
-    In terms of x = z / sqrt((1 - sigma)^2 + sigma^2) that is alpha_bar = (1 - sigma)^2 /
-    ((1 - sigma)^2 + sigma^2). At t = T it is zero: pure noise.
+    For x = z / sqrt((1 - sigma)^2 + sigma^2) this is alpha_bar = (1 - sigma)^2 /
+    ((1 - sigma)^2 + sigma^2). At t = T alpha_bar is zero: pure noise.
 
     Parameters
     ----------
     training_steps : float
-        T, the network's unit of time: 1000, or 1 for networks that are told sigma itself. The least
+        T, the timestep of pure noise: 1000, or 1 for networks that take sigma itself. The least
         noisy trained level is at T / 1000.
 
     Raises
@@ -166,12 +167,12 @@ class FlowSchedule:
 class SigmaSchedule:
     """The EDM convention (Karras et al. 2022): y = x0 + sigma eps, and t is sigma itself.
 
-    In terms of x = y / sqrt(1 + sigma^2) that is alpha_bar = 1 / (1 + sigma^2).
+    For x = y / sqrt(1 + sigma^2) this is alpha_bar = 1 / (1 + sigma^2).
 
     Parameters
     ----------
     sigma_min, sigma_max : float
-        Least and greatest noise level that the network was trained with.
+        Least and greatest noise level s / a that the network was trained with.
 
     Raises
     ------
@@ -204,7 +205,7 @@ def level_of_sigma(schedule: Schedule, sigma: float) -> Level:
     Raises
     ------
     InputError
-        If it is noisier than the noisiest level of the schedule.
+        If the schedule has no level that noisy.
     """
     alpha_bar = 1 / (1 + sigma * sigma)
     return Level(float(schedule.timestep(alpha_bar)), alpha_bar)

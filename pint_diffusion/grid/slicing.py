@@ -1,4 +1,4 @@
-"""Where slices begin and end, as step indices."""
+"""Slice boundaries: the step indices at which slices begin and end."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def check_bounds(bounds: Sequence[int], steps: int) -> None:
 
 
 def even_bounds(steps: int, slices: int) -> tuple[int, ...]:
-    """Cut ``steps`` into ``slices`` parts that differ by at most one, as M + 1 indices."""
+    """Cut N ``steps`` into M ``slices`` that differ by at most one step; return M + 1 indices."""
     if slices < 1:
         raise InputError(f"`slices` is {slices}; at least one slice is needed")
     if steps < slices:
@@ -36,10 +36,10 @@ def even_bounds(steps: int, slices: int) -> tuple[int, ...]:
 def clock_bounds(
     clock: Callable[[Level], float], levels: Sequence[Level], slices: int
 ) -> tuple[int, ...]:
-    """Cut a walk into slices of nearly equal length on a clock, as M + 1 indices.
+    """Cut a walk into slices of nearly equal length on a clock; return M + 1 indices.
 
     Every slice has at least one step. A step from pure noise or into clean data is infinitely
-    long; it is counted as long as the step beside it.
+    long. It counts as long as the step beside it.
 
     Raises
     ------
@@ -56,7 +56,7 @@ def clock_bounds(
 
 
 def _lengths(times: Sequence[float]) -> NDArray[np.float64]:
-    """Length of each step between times, finite."""
+    """Return the length of each step between times; all are finite."""
     inside = [time for time in times if np.isfinite(time)]
     finite = np.abs(np.diff(inside))
     if not finite.size:

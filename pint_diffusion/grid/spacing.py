@@ -1,7 +1,7 @@
 """Spacings: where the N levels before the end of a walk lie on a schedule.
 
-Some are even in the timestep t, the others in a function of the noise level sigma = s / a. On a
-`NoiseSchedule` they are those of the schedulers of diffusers.
+Some are even in the timestep t. The others are even in a function of the noise level sigma = s / a.
+On a `NoiseSchedule` they are the spacings of the schedulers of diffusers.
 """
 
 from __future__ import annotations
@@ -18,12 +18,13 @@ from pint_diffusion.grid.level import Level, ou_clock
 from pint_diffusion.grid.schedule import FlowSchedule, Schedule, SigmaSchedule
 
 Values: TypeAlias = NDArray[np.float64]
+"""The t or the sigma of the points of a walk, noisiest first, shape (points,)."""
 
 
 def trailing(schedule: Schedule, points: int) -> Values:
     """Return t, even from the noisiest level, with a last step into clean data (Lin et al. 2024).
 
-    More points than the network was trained with give fractional timesteps.
+    Where there are more points than training steps, the timesteps are fractions.
     """
     span = schedule.first - schedule.clean
     return span * (points - np.arange(points)) / points + schedule.clean
@@ -32,8 +33,8 @@ def trailing(schedule: Schedule, points: int) -> Values:
 def leading(schedule: Schedule, points: int) -> Values:
     """Return t, even up from the least noisy trained level, by whole training steps.
 
-    The stride is T // N, so that the noisiest level is left out: the spacing of the first DDIM. It
-    is real where there are fewer training steps than points, or none at all.
+    The stride is T // N, so the noisiest level is left out. This is the spacing of the first DDIM.
+    Where there are fewer training steps than points, or none, the stride is (first - least) / N.
     """
     span = schedule.first - schedule.clean
     ratio: float = span // points
@@ -65,9 +66,10 @@ def karras(high: float, low: float, points: int, rho: float) -> Values:
 
 
 def exponential(high: float, low: float, points: int, rho: float) -> Values:
-    """Return sigma, even in log sigma, which is minus half the logarithmic signal-to-noise ratio.
+    """Return sigma, even in log sigma.
 
-    So this is the uniform-logSNR spacing of DPM-Solver (Lu et al. 2022) as well.
+    log sigma is minus half the logarithm of the signal-to-noise ratio. So this is also the
+    uniform-logSNR spacing of DPM-Solver (Lu et al. 2022).
     """
     return np.exp(np.linspace(np.log(high), np.log(low), points))
 
@@ -87,7 +89,7 @@ def ou(high: float, low: float, points: int, rho: float) -> Values:
     """Return sigma, even in `ou_clock` (Chen et al. 2024, arXiv 2405.15986).
 
     Ornstein-Uhlenbeck time r = -log alpha_bar = log(1 + sigma^2) falls in equal steps of length e
-    down to r = 1, and then by equal factors, about 1 - e.
+    down to r = 1, and then by equal factors of about 1 - e.
     """
     clock = np.linspace(ou_clock(high), ou_clock(low), points)
     time = np.where(clock > 1, clock, np.exp(np.minimum(clock, 1) - 1))
@@ -109,7 +111,7 @@ IN_SIGMA: dict[str, Callable[[float, float, int, float], Values]] = {
     "ou": ou,
 }
 SPACINGS = {**IN_T, **IN_SIGMA}
-"""Name -> function that gives the points of a walk, noisiest first."""
+"""Functions that return the points of a walk, by the name of the spacing."""
 
 
 @dataclass(frozen=True)
@@ -121,18 +123,18 @@ class Spacing:
     name : str
         Name in `SPACINGS`.
     whole_timesteps : bool
-        Tell the network whole timesteps only. A spacing in t rounds its levels to them; one in
-        sigma keeps its levels and rounds what the network is told.
+        The network gets whole timesteps only. A spacing in t rounds its levels to them. A spacing
+        in sigma keeps its levels and rounds the timesteps.
     sigma_min, sigma_max : float or None
-        Ends of a spacing in sigma; None: those of the schedule's ``least`` and ``first``.
+        Ends of a spacing in sigma = s / a; None takes the schedule's ``least`` and ``first``.
     rho : float
         Exponent of ``karras``.
     shift : float
         Flow-matching shift: z's noise level f = s / (a + s) becomes shift f / (1 + (shift - 1) f)
         (Esser et al. 2024, eq. 23).
     final : {"clean", "least"}
-        Where the walk ends: in clean data, or at the least noisy trained level (with a spacing in
-        sigma: at sigma_min).
+        End of the walk: clean data, or the least noisy trained level (with a spacing in sigma:
+        sigma_min).
     """
 
     name: str = "trailing"
@@ -255,7 +257,7 @@ class Spacing:
             )
 
     def _said(self) -> str:
-        """The options that can move levels together, for a sentence."""
+        """Return, for a sentence, the options that can move levels together."""
         return (
             " `whole_timesteps`" * self.whole_timesteps
             + f" `shift` {self.shift:g}" * (self.shift != 1)

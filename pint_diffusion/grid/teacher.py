@@ -1,4 +1,4 @@
-"""A teacher walk: what the network sees along a plain sequential DDIM walk of a few samples."""
+"""The teacher walk of GITS: a sequential DDIM walk of a few samples."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from pint_diffusion.runtime.requests import Ask
 def measured_costs(
     evaluator: Evaluator, noise: Tensor, levels: Sequence[Level]
 ) -> NDArray[np.float64]:
-    """Measure the jump costs (P, P) between levels, see `jump_costs`.
+    """Measure the jump costs between levels, shape (P, P); see `jump_costs`.
 
     Parameters
     ----------
     evaluator : Evaluator
         The network.
     noise : Tensor, shape (S, *shape)
-        Where the walk starts.
+        States at the start of the walk.
     levels : sequence of Level
-        P levels, noisiest first; there are P - 1 evaluations.
+        P levels, noisiest first. The walk makes P - 1 evaluations.
     """
     x0, eps = walk_teacher(evaluator, noise, levels)
     return jump_costs(x0, eps, np.array([level.sigma for level in levels]))
@@ -38,15 +38,16 @@ def measured_costs(
 def walk_teacher(
     evaluator: Evaluator, noise: Tensor, levels: Sequence[Level]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return x0 and eps, (P - 1, S, D) each, that the network sees before every step.
+    """Return the x0 and eps that the network sees before every step, shape (P - 1, S, D) each.
 
-    Parameters as for `measured_costs`.
+    The parameters are those of `measured_costs`.
     """
     x, seen = noise, []
     for here, there in pairwise(levels):
         prediction = evaluator([Ask("fine", 0, 0)(x, here)])[0]
         seen.append(prediction)
         x = there.a * prediction.x0 + there.s * prediction.eps
+    evaluator.check()
     return _flat([p.x0 for p in seen]), _flat([p.eps for p in seen])
 
 

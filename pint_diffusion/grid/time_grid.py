@@ -4,16 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from pint_diffusion.errors import InputError
 from pint_diffusion.grid.level import Level
 from pint_diffusion.grid.slicing import check_bounds, even_bounds
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(frozen=True)
@@ -23,10 +19,10 @@ class TimeGrid:
     Attributes
     ----------
     levels : tuple of Level
-        The N + 1 levels, noisiest first. Where one is repeated, a step corrects the state and
+        The N + 1 levels, noisiest first. A step between two equal levels corrects the state and
         leaves the level as it is.
     bounds : tuple of int
-        The M + 1 step indices at which slices begin and end, from 0 to N, strictly increasing.
+        The M + 1 step indices at which slices begin and end. They rise strictly from 0 to N.
     """
 
     levels: tuple[Level, ...]
@@ -49,11 +45,11 @@ class TimeGrid:
         return len(self.bounds) - 1
 
     def fine(self, n: int) -> tuple[Level, ...]:
-        """Levels of the fine walk over slice ``n``, both ends included."""
+        """Return the levels of the fine walk over slice ``n``, both ends included."""
         return self.levels[self.bounds[n] : self.bounds[n + 1] + 1]
 
     def corrected(self, steps: int) -> TimeGrid:
-        """Add a slice of ``steps`` steps at the level that is reached between any two slices."""
+        """Return the grid with a slice of ``steps`` corrections between any two slices."""
         levels, bounds = list(self.fine(0)), [0, self.bounds[1]]
         for n in range(1, self.slices):
             levels += levels[-1:] * steps
@@ -63,9 +59,9 @@ class TimeGrid:
         return TimeGrid(tuple(levels), tuple(bounds))
 
     def coarsened(self, steps: int) -> TimeGrid:
-        """The same slices, each in at most ``steps`` steps.
+        """Return the grid with the same slices, each in at most ``steps`` steps.
 
-        The levels are fine levels, as evenly spread as each slice allows.
+        Its levels are fine levels, as evenly spread as each slice allows.
         """
         picks = [0]
         bounds = [0]

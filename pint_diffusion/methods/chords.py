@@ -1,22 +1,24 @@
 """CHORDS: cores that start at different points of one walk (Han et al. 2025, arXiv 2507.15260).
 
 Core c = 0 .. C-1 walks from point t_c to N, one evaluation per step, 0 = t_0 < t_1 < ... < t_C = N.
-Between it and the core before lie d_c = t_c - t_{c-1} points. Let J_d(x) be the solver's own step
-over d points at once, of what the network says of x, and p = t_c + m d_c <= N, m = 0, 1, ...:
+It starts d_c = t_c - t_{c-1} points after the core before it. Let J_d(x) be the solver's own step
+over d points at once, with the evaluation at x, and p = t_c + m d_c <= N, m = 0, 1, ...:
 
     x_c(t_c) = J_d(x_{c-1}(t_{c-1}))                                      start, d = d_c
     x_c(p)   = F + (J_d(x_{c-1}(p - d)) - J_d(x_c(p - d)))                m >= 1, correction
     x_c(i+1) = F                                                          otherwise
 
-with F = J_1(x_c(i)), the step from the point before. A jump asks for no evaluation of its own: the
-walk makes that of x_{c-1}(p - d) anyway, and in the same tick as core c that of x_c(p - 1). So no
-core waits, core c is at N after c + N - t_c evaluations in a row, and results stream out:
+with F = J_1(x_c(i)), the step from the point before. A jump needs no evaluation of its own: core
+c - 1 evaluates x_{c-1}(p - d) anyway, in the same tick in which core c evaluates x_c(p - 1). So no
+core waits. Core c is at N after c + N - t_c evaluations in a row, and results stream out:
 
     result k = x_{C-k}(N),  k = 0 .. C
 
 where "core" C is a jump from t_{C-1} to the end. Core 0 is never corrected: it is the sequential
-walk. A run that is gone on with begins when result k is there. Of core c < C - k that takes its x
-then, and the jump that its next correction takes away.
+walk.
+
+A resumed run begins at the moment of result k. For each core c < C - k it needs two states of that
+moment: x, and the jump that the next correction of the core subtracts.
 """
 
 from __future__ import annotations
@@ -44,32 +46,32 @@ from pint_diffusion.runtime.scheduler import Runtime
 from pint_diffusion.solvers.linear import try_walk
 
 PUBLISHED = (0, 2, 4, 8, 16, 24, 32, 40)
-"""Starts of 8 cores in 50 steps."""
+"""Published starts of 8 cores in 50 steps."""
 
 
 class Chords(Method):
-    """CHORDS: walks that begin at different steps; results stream out, coarsest first."""
+    """CHORDS: walks that start at different steps; results stream out, coarsest first."""
 
     name: ClassVar[str] = "chords"
     extra_tensors: ClassVar[int] = 1
     column: ClassVar[str] = "core"
 
-    cores: PositiveInt = Field(8, description="walks that begin at different steps")
+    cores: PositiveInt = Field(8, description="walks that start at different steps")
     starts: tuple[int, ...] = Field(
-        (), description="the steps at which they begin, 0,...; the published ones if not given"
+        (), description="the steps at which they start, 0,...; the published ones if not given"
     )
 
     def model_post_init(self, context: object) -> None:
-        """Count the cores whose starts are given."""
+        """Set the number of cores to that of the given starts."""
         if self.starts and "cores" not in self.model_fields_set:
             object.__setattr__(self, "cores", len(self.starts))
 
     def prepare(self, problem: Problem) -> Start:
-        """Return what starts the coroutines of a rank."""
+        """Return the function that starts the coroutines of a rank."""
         return partial(chords, problem, self.starts_in(problem.grid))
 
     def columns(self, grid: TimeGrid) -> int:
-        """Return the cores."""
+        """Return the number of cores."""
         return self.cores
 
     def starts_in(self, grid: TimeGrid) -> tuple[int, ...]:
@@ -77,12 +79,12 @@ class Chords(Method):
         return starts_of(grid, cores=self.cores, starts=self.starts)
 
     def check(self, problem: Problem) -> None:
-        """Refuse a solver whose step can't be made longer with one evaluation, and idle ranks.
+        """Check that one evaluation is enough for a jump, and that every rank has a core.
 
         Raises
         ------
         InputError
-            Where that is so, or where a jump does not give finite numbers.
+            If one of these does not hold, or if a jump does not give finite numbers.
         """
         solver = problem.fine.solver
         if solver.history or solver.stochastic or solver.evaluations > 1 or not solver.starts_here:
@@ -101,7 +103,7 @@ class Chords(Method):
         try_walk(replace(problem.fine, grid=over), "coarse")
 
     def held_states(self, steps: int, slices: int, ranks: int, history: int) -> int:
-        """Return x and a jump of a rank's cores, and one on its way."""
+        """Return the number of x and jumps of a rank's cores, and one state under way."""
         return 2 * ceil(self.cores / ranks) + 1
 
     def seconds_on(
@@ -112,7 +114,7 @@ class Chords(Method):
         in_a_row: Sequence[int],
         costs: Mapping[int, float],
     ) -> float | None:
-        """Return the seconds of a run on so many devices; see `Method`."""
+        """Return the seconds of a run on P devices; see `Method`."""
         steps = sum(try_walk(problem.fine, "fine"))
         return chords_on(self.starts_in(problem.grid), steps, iterations, devices, costs)
 
@@ -120,7 +122,7 @@ class Chords(Method):
 def chords(problem: Problem, starts: tuple[int, ...], runtime: Runtime) -> None:
     """Start the coroutines of this rank.
 
-    Column n of a checkpoint is of core C - 1 - n, so that the columns n < k are done at result k.
+    Column n of a checkpoint belongs to core C - 1 - n, so columns n < k are final at result k.
     """
     walk, levels, steps = problem.fine, problem.grid.levels, problem.grid.steps
     cores, t = len(starts), (*starts, steps)
@@ -135,18 +137,18 @@ def chords(problem: Problem, starts: tuple[int, ...], runtime: Runtime) -> None:
     state = Layout(tuple(problem.noise.shape), problem.noise.dtype, problem.noise.device)
     jumps = runtime.cells(state, lambda c: owner(c - 1), lambda c: [owner(c)])
     ends = runtime.cells(state, owner, lambda c: [0])
-    kept = runtime.cells(state, owner, lambda c: [0])
+    runtime.keeps(lambda k: range(k + (runtime.rank - k) % problem.ranks, cores, problem.ranks))
 
     def jump(x: Tensor, seen: Prediction, i: int, j: int) -> Tensor:
         over = replace(walk, grid=TimeGrid((levels[i], levels[j]), (0, 1)))
         return over.replay(lambda *_: seen, x, (), 0)[0]
 
     def point(c: int, k: int) -> int:
-        """Where core ``c`` is when result ``k`` is there."""
+        """Return the point of core ``c`` at the moment of result ``k``."""
         return t[c] + ticks[k] - c
 
     def ask(c: int, i: int) -> Ask:
-        """Evaluations before result k + 1 belong to iteration k."""
+        """Ask for point ``i`` of core ``c``; what precedes result k + 1 belongs to iteration k."""
         k = max(bisect_left(ticks, i - t[c] + c + 1) - 1, 0)
         return Ask("fine", c, k, place=f"core {c}")
 
@@ -165,7 +167,6 @@ def chords(problem: Problem, starts: tuple[int, ...], runtime: Runtime) -> None:
         while i < steps:
             if i in rows:
                 runtime.keep(cores - 1 - c, rows[i], torch.stack([x, taken]))
-                kept[c, rows[i]] = None
             seen = await ask(c, i)(x, levels[i])
             m, off = divmod(i - t[c], apart[c + 1])
             if off == 0 and i + apart[c + 1] <= steps:
@@ -186,8 +187,6 @@ def chords(problem: Problem, starts: tuple[int, ...], runtime: Runtime) -> None:
         while True:
             assert answer is not None
             runtime.keep(cores, k, torch.stack([answer, torch.zeros_like(answer)]))
-            for c in range(cores - k):
-                await kept[c, k]  # else a rank might be stopped before it has kept its columns
             stop = await runtime.answer(k, answer, changes[-1] if changes else None)
             last = stop or k >= problem.max_iterations
             if outcome := problem.outcome(changes, last, exact=k == cores):
@@ -205,14 +204,14 @@ def chords(problem: Problem, starts: tuple[int, ...], runtime: Runtime) -> None:
 def starts_of(grid: TimeGrid, *, cores: int, starts: tuple[int, ...]) -> tuple[int, ...]:
     """Return the points t_c at which cores start: those given, or the published ones scaled to N.
 
-    Another number than 8 starts evenly over the same part of the walk. Cores are at least two
-    points apart: a core that starts one point after another is always at the same point with it,
-    and is that core.
+    A number of cores other than 8 starts evenly over the same part of the walk. Cores start at
+    least two points apart: a core one point behind another would be at the same point in every
+    tick, with the same state.
 
     Raises
     ------
     InputError
-        If they do not fit the grid.
+        If the starts do not fit the grid.
     """
     steps = grid.steps
     if starts:

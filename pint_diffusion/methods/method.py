@@ -1,4 +1,4 @@
-"""What a sampling method is: its options, what its iterations are, and its coroutines."""
+"""A sampling method: its options, the facts about its iterations, and its coroutines."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from pint_diffusion.options import FREE, Options
 from pint_diffusion.runtime.scheduler import Runtime
 
 Start = Callable[[Runtime], None]
-"""Starts the coroutines of a rank on its runtime."""
+"""Function that starts the coroutines of a rank on its runtime."""
 
 EXPECTED_ITERATIONS = 4
-"""Iterations of Parareal that a run is taken to need where nobody says how many."""
+"""Iterations that Parareal is expected to need, for the choice of slices."""
 
 
 class Method(Options):
@@ -30,21 +30,21 @@ class Method(Options):
     Attributes
     ----------
     unit : str
-        What the tolerance is compared with.
+        Unit of the tolerance.
     counts : {"changes", "points"}
-        What is known of an iteration: how far each sample's answer moved, or how many points of
-        the grid each sample has behind it.
+        Measure of an iteration: the change of each sample's answer, or the number of points of the
+        grid that each sample has behind it.
     retires : bool
-        Columns n < k of iteration k are final, and its checkpoint is without them. The columns of
-        such a method are boundary states, which the files keep for every iteration.
+        Columns n < k are final at iteration k, and its checkpoint is without them. The columns of
+        such a method are boundary states, and the files keep them for every iteration.
     extra_tensors : int
         Tensors in a column beside x and the solver's history.
     column : str
-        What column n of a checkpoint is of: a slice, a point or a core.
+        Name of what a column of a checkpoint stands for: a slice, a point or a core.
     uses_coarse : bool
         The method makes coarse solves.
     iterates : bool
-        It has iterations that a run can be resumed after.
+        The method has iterations after which a run can be resumed.
     """
 
     kind: ClassVar[str] = "method"
@@ -62,27 +62,27 @@ class Method(Options):
         le=1e100,  # it is squared
         allow_inf_nan=False,
         json_schema_extra=FREE,
-        description="a sample has converged when its values moved by less, on average, in one "
-        "iteration, in 1/255 of the data range; with 0 the answer is exact",
+        description="a sample has converged when one iteration changes its values by less, on "
+        "average, in 1/255 of the data range; with 0 the answer is exact",
     )
     max_iterations: PositiveInt | None = Field(
         None,
         json_schema_extra=FREE,
-        description="most iterations; what is always enough if not given",
+        description="most iterations; if not given, as many as make the answer exact",
     )
 
     @property
     def begins_on(self) -> Path | None:
-        """Folder of a run on whose trajectory the iteration begins."""
+        """Folder of a run whose trajectory is the first guess; None: there is no such run."""
         return None
 
     @abstractmethod
     def prepare(self, problem: Problem) -> Start:
-        """Make ready what is known before the clock starts; return what starts the coroutines."""
+        """Prepare the run before its clock starts; return a function that starts the coroutines."""
         raise NotImplementedError(f"{type(self).__name__} has no coroutines")
 
     def check(self, problem: Problem) -> None:
-        """Refuse a problem that the method can't solve; on every rank, before the first message.
+        """Check that the method can solve a problem, on every rank, before the first message.
 
         Raises
         ------
@@ -95,26 +95,26 @@ class Method(Options):
         return None
 
     def columns(self, grid: TimeGrid) -> int:
-        """Return the columns n = 0, 1, ... of the checkpoint of an iteration."""
+        """Return the number of columns n = 0, 1, ... in the checkpoint of an iteration."""
         return grid.slices
 
     def enough_iterations(self, grid: TimeGrid) -> int:
-        """Return the iterations after which the answer is exact."""
+        """Return the number of iterations after which the answer is exact."""
         return self.columns(grid)
 
     def default_slices(self, steps: int, ranks: int) -> int:
-        """Return the slices of N steps where nobody says how many."""
+        """Return the number of slices of N steps where the user gives none."""
         return 1
 
     def held_states(self, steps: int, slices: int, ranks: int, history: int) -> int:
-        """Return the boundary states that a rank holds at once, at least.
+        """Return the least number of boundary states that a rank holds at once.
 
         Parameters
         ----------
         steps, slices, ranks : int
-            N, M, and the ranks of the run.
+            N, M, and the number of ranks R.
         history : int
-            Tensors that the solver carries.
+            Number of tensors that the solver carries.
         """
         return 2
 
@@ -126,46 +126,47 @@ class Method(Options):
         in_a_row: Sequence[int],
         costs: Mapping[int, float],
     ) -> float | None:
-        """Return the seconds of a run on so many devices if messages take no time.
+        """Return the seconds of a run on P devices, if messages take no time.
 
         Parameters
         ----------
         devices : int
-            P.
+            Number P of devices.
         problem : Problem
-            What is solved.
+            The problem of the run.
         iterations : int
-            That it took.
+            Number of iterations that the run took.
         in_a_row : sequence of int
-            Evaluations that can be made at once, set after set.
-        costs : mapping
-            Evaluations in a call -> its seconds.
+            Sizes of the sets of evaluations that follow one another. The evaluations of one set do
+            not depend on each other.
+        costs : mapping of int to float
+            Number of evaluations in a call -> seconds of the call.
 
         Returns
         -------
         float or None
-            None if that is not known.
+            Seconds; None if they are not known.
         """
         return rounds_on(in_a_row, devices, costs)
 
 
 class Sliced(Method):
-    """A method whose ranks own slices of the time grid, so that there is one for each at least."""
+    """A method whose ranks own slices of the time grid, at least one each."""
 
     slices: PositiveInt | None = Field(
-        None, description="time slices M; chosen by the number of steps and ranks if not given"
+        None, description="time slices M; if not given, by the number of steps and ranks"
     )
     bounds: tuple[int, ...] | None = Field(
         None, description="slice boundaries as M + 1 step indices, 0,...,N; even if not given"
     )
     slicing: Literal["even", "logsnr", "ou"] = Field(
         "even",
-        description="what slices have alike: steps, length in the signal-to-noise ratio, or length "
-        "in Ornstein-Uhlenbeck time",
+        description="slices are equal in steps, in length in the signal-to-noise ratio, or in "
+        "length in Ornstein-Uhlenbeck time",
     )
 
     def model_post_init(self, context: object) -> None:
-        """Refuse slices that are said twice."""
+        """Refuse options that set the slices twice."""
         if self.bounds is None:
             return
         if self.slices not in (None, len(self.bounds) - 1):
@@ -181,20 +182,20 @@ class Sliced(Method):
 
     @property
     def given_slices(self) -> int | None:
-        """M as far as the options name it."""
+        """Number M of slices if the options set it, else None."""
         return self.slices if self.bounds is None else len(self.bounds) - 1
 
     def default_slices(self, steps: int, ranks: int) -> int:
-        """Return one slice for each rank, and in one process sqrt(N)."""
+        """Return one slice for each rank; in one process sqrt(N) slices."""
         return ranks if ranks > 1 else isqrt(steps)
 
     def held_states(self, steps: int, slices: int, ranks: int, history: int) -> int:
-        """Return u, f and g of a rank's slices, and one state on its way."""
+        """Return the number of u, f and g of a rank's slices, and one state under way."""
         return 3 * ceil(slices / ranks) + 1
 
 
 def bound(steps: int, slices: int, k: int) -> float:
-    """Return T(k) = k B + M - k, evaluations in a row of pipelined Parareal (SRDS, Prop. 2)."""
+    """Return T(k) = k B + M - k: evaluations in a row of pipelined Parareal (SRDS, Prop. 2)."""
     return k * steps / slices + slices - k
 
 

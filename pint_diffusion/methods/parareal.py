@@ -6,16 +6,16 @@ Slices n = 0 .. M-1, iterations k, boundary states u_n^k, fine solves f = F(u), 
     u_{n+1}^k = f_n^{k-1} + (g_n^k - g_n^{k-1})                           k >= 1
     u_{n+1}^k = f_n^{k-1}            if u_n did not move from k-1 to k: exact, to the bit
 
-Slices before k are exact at iteration k: u_n^k for n < k is u_n^n, is never made, and slice n
-retires after f_n^n. Each coroutine below waits only for the values it uses, so iteration k + 1 of
-a slice starts the moment its start state is there: that is the pipeline, and it makes u_M^k after
+Slices before k are exact at iteration k: for n < k, u_n^k is u_n^n and nobody computes it again.
+Slice n retires after f_n^n. Each coroutine below waits only for the values it uses, so iteration
+k + 1 of a slice starts the moment its start state arrives. This is the pipeline: u_M^k takes
 kB + M - k evaluations in a row. Placement is the rank on which `coarse` and `correct` run.
 
 A state is x and the history that a multistep fine solver carries. G takes and gives x alone, so
-only x is corrected; the history of u_{n+1}^k is that of f_n^{k-1}, and u_{n+1}^0 has none.
+only x is corrected. The history of u_{n+1}^k is that of f_n^{k-1}, and u_{n+1}^0 has none.
 
-A run that is gone on with begins at iteration k0 with the states u_n^k0, n >= k0. That is all it
-needs: g_n^k0 is made anew, and what follows does not ask for more.
+A resumed run begins at iteration k0 with the states u_n^k0, n >= k0. It needs no more: it computes
+g_n^k0 again, and all that follows depends on these.
 
 None stands for "did not move": as a boundary state, and as the f and g that follow from it.
 """
@@ -23,7 +23,6 @@ None stands for "did not move": as a boundary state, and as the f and g that fol
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import partial
 from typing import ClassVar, Literal
 
 import torch
@@ -56,7 +55,7 @@ class Parareal(Sliced):
 
     def prepare(self, problem: Problem) -> Start:
         """Return what starts the coroutines of a rank."""
-        return partial(parareal, problem, self.placement)
+        return lambda runtime: Wavefront(problem, self.placement, runtime).spawn()
 
     def check(self, problem: Problem) -> None:
         """Refuse Langevin steps, of which the coarse solves know nothing."""
@@ -100,85 +99,127 @@ class Parareal(Sliced):
         return parareal_on(fine, coarse, problem.evaluates_alike, iterations, devices, costs)
 
 
-def parareal(problem: Problem, placement: str, runtime: Runtime) -> None:
-    """Start the coroutines of this rank."""
-    fine, coarse, owner = problem.fine, problem.coarse, problem.owner
-    slices, last = problem.grid.slices, problem.max_iterations
-    restart = problem.restart
-    k0 = restart.k if restart else 0
-    at_slice = placement == "slice"
-    share = at_slice and problem.evaluates_alike  # G's only evaluation is F's first
+class Wavefront:
+    """The coroutines of one rank, and the values that they await.
 
-    def corrector(n: int) -> int:
-        return owner(n) if at_slice else 0
+    Parameters
+    ----------
+    problem : Problem
+        What is sampled.
+    placement : {"root", "slice"}
+        Rank of coarse solves and corrections: rank 0, or the slice's own.
+    runtime : Runtime
+        Of this rank.
+    """
 
-    def maker(n: int) -> int:
-        return corrector(n - 1) if n else 0
+    def __init__(self, problem: Problem, placement: str, runtime: Runtime) -> None:
+        self.problem, self.runtime = problem, runtime
+        self.fine, self.coarse, self.owner = problem.fine, problem.coarse, problem.owner
+        self.slices, self.last = problem.grid.slices, problem.max_iterations
+        self.restart = problem.restart
+        self.k0 = problem.restart.k if problem.restart else 0
+        self.at_slice = placement == "slice"
+        self.share = self.at_slice and problem.evaluates_alike  # G's only evaluation is F's first
+        state, of_corrector = problem.state, lambda n: [self.corrector(n)]
+        x_alone = state._replace(shape=(1, *problem.noise.shape))
+        notes = Layout((len(problem.noise),), torch.float64, torch.device("cpu"))
+        self.u = runtime.cells(state, self.maker, self.readers, kept_on=self.owner)
+        self.f = runtime.cells(state, self.owner, of_corrector)
+        self.g = runtime.cells(x_alone, self.corrector, of_corrector)
+        self.change = runtime.cells(notes, self.maker, lambda n: [0])
 
-    def readers(n: int) -> list[int]:
-        solving = [owner(n)] if share else [owner(n), corrector(n)]
-        return solving if n < slices else [0]
+    def corrector(self, n: int) -> int:
+        """Return the rank of coarse solves and corrections of slice ``n``."""
+        return self.owner(n) if self.at_slice else 0
 
-    notes = Layout((len(problem.noise),), torch.float64, torch.device("cpu"))
-    u = runtime.cells(problem.state, maker, readers, kept_on=owner)
-    f = runtime.cells(problem.state, owner, lambda n: [corrector(n)])
-    g = runtime.cells(
-        problem.state._replace(shape=(1, *problem.noise.shape)), corrector, lambda n: [corrector(n)]
-    )
-    change = runtime.cells(notes, maker, lambda n: [0])
+    def maker(self, n: int) -> int:
+        """Return the rank that makes u_n."""
+        return self.corrector(n - 1) if n else 0
 
-    async def start() -> None:
-        u[k0, k0] = restart.state(k0) if restart else fine.start(problem.noise)
+    def readers(self, n: int) -> list[int]:
+        """Return the ranks that await u_n."""
+        solving = [self.owner(n)] if self.share else [self.owner(n), self.corrector(n)]
+        return solving if n < self.slices else [0]
 
-    async def solve(n: int) -> None:
-        for k in range(k0, min(n, last) + 1):
-            state = await u[n, k]
-            if share:
-                runtime.spawn(owner(n), solve_both, n, k, state)
-            elif k < last:
-                runtime.spawn(owner(n), solve_fine, n, k, state)
+    def spawn(self) -> None:
+        """Start the coroutines of this rank."""
+        spawn, inner = self.runtime.spawn, range(self.k0, self.slices)
+        spawn(self.maker(self.k0), self.start)
+        for n in inner:
+            spawn(self.owner(n), self.solve, n)
+            if not self.share:
+                spawn(self.corrector(n), self.sweep, n)
+            spawn(self.corrector(n), self.correct, n)
+        for n in inner[1:]:
+            spawn(0, self.watch, n)
+        spawn(0, self.judge)
 
-    async def solve_fine(n: int, k: int, state: Tensor | None) -> None:
-        f[n, k] = None if state is None else await fine(ask_fine(n, k), state, n, k)
+    async def start(self) -> None:
+        """Make the first boundary state: the noise, or what was kept of it."""
+        fresh = self.fine.start(self.problem.noise)
+        self.u[self.k0, self.k0] = self.restart.state(self.k0) if self.restart else fresh
 
-    async def sweep(n: int) -> None:
-        for k in range(k0, min(n, last) + 1):
-            runtime.spawn(corrector(n), solve_coarse, n, k, await u[n, k])
+    async def solve(self, n: int) -> None:
+        """Start a fine solve, or both solves, of slice ``n`` whenever u_n^k is there."""
+        for k in range(self.k0, min(n, self.last) + 1):
+            state = await self.u[n, k]
+            if self.share:
+                self.runtime.spawn(self.owner(n), self.solve_both, n, k, state)
+            elif k < self.last:
+                self.runtime.spawn(self.owner(n), self.solve_fine, n, k, state)
 
-    async def solve_coarse(n: int, k: int, state: Tensor | None) -> None:
-        ask = Ask("coarse", n, k, problem.coarse_network)
-        g[n, k] = None if state is None else await coarse(ask, state, n, k)
+    async def solve_fine(self, n: int, k: int, state: Tensor | None) -> None:
+        """Make f_n^k."""
+        ask = self.ask_fine(n, k)
+        self.f[n, k] = None if state is None else await self.fine(ask, state, n, k)
 
-    async def solve_both(n: int, k: int, state: Tensor | None) -> None:
+    async def sweep(self, n: int) -> None:
+        """Start a coarse solve of slice ``n`` whenever u_n^k is there."""
+        for k in range(self.k0, min(n, self.last) + 1):
+            self.runtime.spawn(self.corrector(n), self.solve_coarse, n, k, await self.u[n, k])
+
+    async def solve_coarse(self, n: int, k: int, state: Tensor | None) -> None:
+        """Make g_n^k."""
+        ask = Ask("coarse", n, k, self.problem.coarse_network)
+        self.g[n, k] = None if state is None else await self.coarse(ask, state, n, k)
+
+    async def solve_both(self, n: int, k: int, state: Tensor | None) -> None:
+        """Make g_n^k and f_n^k, whose first evaluation is one."""
         if state is None:
-            g[n, k] = None
-            if k < last:
-                f[n, k] = None
+            self.g[n, k] = None
+            if k < self.last:
+                self.f[n, k] = None
             return
-        kind = "shared" if k < last else "coarse"
-        start = state[0], fine.first_level(n)
+        kind = "shared" if k < self.last else "coarse"
+        start = state[0], self.fine.first_level(n)
         seen = await Ask(kind, n, k)(*start)
-        g[n, k] = await coarse(knowing(seen, *start, Ask("coarse", n, k)), state, n, k)
-        if k < last:
-            f[n, k] = await fine(knowing(seen, *start, ask_fine(n, k)), state, n, k)
+        ask = knowing(seen, *start, Ask("coarse", n, k))
+        self.g[n, k] = await self.coarse(ask, state, n, k)
+        if k < self.last:
+            ask = knowing(seen, *start, self.ask_fine(n, k))
+            self.f[n, k] = await self.fine(ask, state, n, k)
 
-    def ask_fine(n: int, k: int) -> Ask:
-        """The last evaluation of f_n^k had better meet the first one of f_n^{k+1}: u_n^{k+1} is
-        due one evaluation before f_n^k is done.
+    def ask_fine(self, n: int, k: int) -> Ask:
+        """Return what asks for the evaluations of f_n^k.
+
+        The last one had better meet the first one of f_n^{k+1}: u_n^{k+1} is due one evaluation
+        before f_n^k is done.
         """
-        follows = k + 1 <= min(n, last if share else last - 1)
-        at = fine.last_level(n)
-        meet = (at, u[n, k + 1]) if follows and at is not None else None
+        follows = k + 1 <= min(n, self.last if self.share else self.last - 1)
+        at = self.fine.last_level(n)
+        meet = (at, self.u[n, k + 1]) if follows and at is not None else None
         return Ask("fine", n, k, meet=meet)
 
-    async def correct(n: int) -> None:
-        g_old = await g[n, k0]
+    async def correct(self, n: int) -> None:
+        """Make u_{n+1}^k for every k."""
+        k0, fine, restart = self.k0, self.fine, self.restart
+        g_old = await self.g[n, k0]
         assert g_old is not None  # the first iteration made them all
         f_old: Tensor | None = None
-        new = u[n + 1, k0] = restart.state(n + 1) if restart else fine.start(g_old[0])
-        for k in range(k0 + 1, min(n + 1, last) + 1):
-            g_new = await g[n, k] if k <= n else None
-            f_new = await f[n, k - 1]
+        new = self.u[n + 1, k0] = restart.state(n + 1) if restart else fine.start(g_old[0])
+        for k in range(k0 + 1, min(n + 1, self.last) + 1):
+            g_new = await self.g[n, k] if k <= n else None
+            f_new = await self.f[n, k - 1]
             f_old = f_old if f_new is None else f_new
             assert f_old is not None
             old = new
@@ -187,38 +228,33 @@ def parareal(problem: Problem, placement: str, runtime: Runtime) -> None:
             else:
                 new, g_old = torch.cat([f_old[:1] + (g_new - g_old), f_old[1:]]), g_new
             more = fine.carried(n + 1, k) > fine.carried(n + 1, k - 1)
-            u[n + 1, k] = None if torch.equal(new, old) and not more else new
+            self.u[n + 1, k] = None if torch.equal(new, old) and not more else new
             # Only the last boundary decides; of the others rank 0 hears that they are there.
-            at_end = n + 1 == slices
-            change[n + 1, k] = problem.stop_rule.change(new[0], old[0]) if at_end else None
+            at_end = n + 1 == self.slices
+            moved = self.problem.stop_rule.change(new[0], old[0]) if at_end else None
+            self.change[n + 1, k] = moved
 
-    async def watch(n: int) -> None:
-        for k in range(k0 + 1, min(n, last) + 1):
-            await change[n, k]
-            runtime.boundary(n, k)
+    async def watch(self, n: int) -> None:
+        """Tell the outputs of boundary states before the last one."""
+        for k in range(self.k0 + 1, min(n, self.last) + 1):
+            await self.change[n, k]
+            self.runtime.boundary(n, k)
 
-    async def judge() -> None:
+    async def judge(self) -> None:
+        """Show every answer u_M^k, and end the run."""
+        restart, slices = self.restart, self.slices
         changes = list(restart.changes) if restart else []
-        k, state = k0, await u[slices, k0]
+        k, state = self.k0, await self.u[slices, self.k0]
         while True:
             assert state is not None
-            stop = await runtime.answer(k, state[0], changes[-1] if changes else None)
-            if outcome := problem.outcome(changes, stop or k >= last, exact=k == slices):
+            told = changes[-1] if changes else None
+            stop = await self.runtime.answer(k, state[0], told) or k >= self.last
+            if outcome := self.problem.outcome(changes, stop, exact=k == slices):
                 break
             k += 1
-            moved = await u[slices, k]
+            moved = await self.u[slices, k]
             state = state if moved is None else moved
-            told = await change[slices, k]
-            assert told is not None
-            changes.append(told.numpy())
-        runtime.finish(outcome)
-
-    runtime.spawn(maker(k0), start)
-    for n in range(k0, slices):
-        runtime.spawn(owner(n), solve, n)
-        if not share:
-            runtime.spawn(corrector(n), sweep, n)
-        runtime.spawn(corrector(n), correct, n)
-    for n in range(k0 + 1, slices):
-        runtime.spawn(0, watch, n)
-    runtime.spawn(0, judge)
+            change = await self.change[slices, k]
+            assert change is not None
+            changes.append(change.numpy())
+        self.runtime.finish(outcome)

@@ -1,4 +1,4 @@
-"""What a method is given to solve."""
+"""A sampling problem, and the iteration at which a resumed run begins."""
 
 from __future__ import annotations
 
@@ -18,18 +18,17 @@ from pint_diffusion.solvers import Propagator
 
 @dataclass(frozen=True)
 class Restart:
-    """Iteration k of a run that is gone on with.
+    """Iteration k, at which a resumed run begins.
 
     Attributes
     ----------
     k : int
         The iteration.
     state : callable
-        n -> what was kept of iteration k in column n: of Parareal u_n^k, (1 + H, S, *shape),
-        n >= k.
+        n -> tensors of column n of the checkpoint; of Parareal u_n^k, (1 + H, S, *shape), n >= k.
     changes : list of array, each of shape (S,)
-        What was told of iterations 1 .. k: the change of the last boundary state, or of methods
-        in rounds the points that each sample had behind it.
+        Measures of iterations 1 .. k: the change of the last boundary state in 1/255 of the data
+        range, or of methods in rounds the points that each sample has behind it.
     """
 
     k: int
@@ -39,36 +38,36 @@ class Restart:
 
 @dataclass(frozen=True)
 class Problem:
-    """A sampling problem and how it is spread over ranks.
+    """A sampling problem and its distribution over ranks.
 
     Attributes
     ----------
     noise : Tensor, shape (S, *shape)
         x of u_0, the same on every rank.
     fine : Propagator
-        F, N steps in M slices.
+        Fine solver F: N steps in M slices.
     coarse : Propagator
-        G, fewer steps in the same slices; a one-step solver.
+        Coarse solver G: fewer steps in the same slices, with a one-step solver.
     coarse_network : int
-        Which network G evaluates, 0 for F's own.
+        Number of the network that G evaluates, 0 for F's own.
     max_iterations : int
-        Most iterations K, at most M.
+        Most iterations K, at most as many as make the answer exact.
     stop_rule : StopRule
-        When to stop before that.
+        Rule that ends the run before that.
     ranks : int
-        Number of ranks.
+        Number R of ranks.
     tolerance : float
-        What the user or the method says; `stop_rule` has it too.
+        Tolerance in the unit of the method; ``stop_rule`` has it too.
     columns : int
-        Tensors of the checkpoint of an iteration.
+        Number of columns in the checkpoint of an iteration.
     kind : PredictionType
-        What the fine network returns, see `predict`.
+        Form of the fine network's output, see `predict`.
     output_shape : tuple of int
-        Shape of what it returns for one sample.
-    guess : sequence of Tensor, optional
-        States (S, *shape) of points 0 .. N on which a method that can do so begins.
+        Shape of that output for one sample.
+    guess : sequence of Tensor, each of shape (S, *shape), optional
+        First guess of the states at points 0 .. N, for a method that takes one.
     restart : Restart, optional
-        Where to go on from; from the noise if there is none.
+        Iteration at which a resumed run begins; if not given, the run begins with the noise.
     """
 
     noise: Tensor
@@ -92,7 +91,7 @@ class Problem:
 
     @property
     def half_range(self) -> float:
-        """Half the range of clean data, which errors of states may be compared with."""
+        """Half the range of clean data: the unit of the tolerance of some methods."""
         low, high = self.stop_rule.data_range
         return (high - low) / 2
 
@@ -107,29 +106,29 @@ class Problem:
     def outcome(
         self, changes: Sequence[NDArray[np.float64]], last: bool, exact: bool
     ) -> Outcome | None:
-        """Return how the run ends after as many iterations as there are changes, if it ends.
+        """Return how the run ends at its latest iteration, or None if it goes on.
 
         Parameters
         ----------
         changes : sequence of array, each of shape (S,)
             Changes of the answer at iterations 1, 2, ...
         last : bool
-            No more iterations are to be made.
+            The run makes no more iterations.
         exact : bool
             The answer is exact by construction.
         """
         return self.stop_rule.outcome(changes, last, exact, len(self.noise))
 
     def owner(self, n: int) -> int:
-        """Rank of slice ``n``; the last boundary state, n = M, belongs to rank 0.
+        """Return the rank of slice ``n``; the last boundary state, n = M, belongs to rank 0.
 
-        Slices are dealt out in turn, so that a rank with several has early and late ones: the
-        wavefront starts at slice 0, and slices retire from there.
+        The ranks take slices in turn, so a rank with several has early and late ones. The wavefront
+        starts at slice 0, and slices retire from there.
         """
         return n % self.ranks if n < self.grid.slices else 0
 
     @property
     def state(self) -> Layout:
-        """Layout of a boundary state: x, and what the fine solver carries."""
+        """Layout of a boundary state: x, and the history that the fine solver carries."""
         shape = (1 + self.fine.history, *self.noise.shape)
         return Layout(shape, self.noise.dtype, self.noise.device)

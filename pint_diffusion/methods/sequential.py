@@ -1,7 +1,7 @@
 """The sequential sampler: one walk of N steps, each slice on the rank that owns it.
 
-It is the reference that the parallel methods reproduce, and their serial twin: over several ranks
-the state is handed on from owner to owner, and one rank works at a time.
+The parallel methods reproduce its answer. Over several ranks each owner sends the state to the next
+one, and one rank works at a time.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from pint_diffusion.solvers.linear import try_walk
 
 
 class Sequential(Sliced):
-    """The sequential sampler. Over several ranks the state is handed on from slice to slice."""
+    """The sequential sampler; over several ranks the state goes from owner to owner."""
 
     name: ClassVar[str] = "sequential"
     iterates: ClassVar[bool] = False
 
     def prepare(self, problem: Problem) -> Start:
-        """Return what starts the coroutines of a rank."""
+        """Return the function that starts the coroutines of a rank."""
         return partial(sequential, problem)
 
     def seconds_on(
@@ -38,11 +38,11 @@ class Sequential(Sliced):
         in_a_row: Sequence[int],
         costs: Mapping[int, float],
     ) -> float | None:
-        """Return the seconds of a run, on any number of devices; see `Method`."""
+        """Return the seconds of a run, the same on any number of devices; see `Method`."""
         return sum(try_walk(problem.fine, "fine")) * costs[1]
 
     def default_slices(self, steps: int, ranks: int) -> int:
-        """Return a slice for each rank."""
+        """Return one slice for each rank."""
         return ranks
 
 

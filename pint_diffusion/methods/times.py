@@ -1,7 +1,7 @@
-"""What runs would take on P devices: with a measured cost of batches, no messages, and P as given.
+"""Seconds of a run on P devices, by a measured cost of batches and without messages.
 
-"Evaluations deep" takes a call with many rows to cost as much as one with few. On P devices the
-evaluations of a round are shared out, and a device makes one call of its share.
+"Evaluations deep" assumes that a call with many rows costs as much as one with few. Here P devices
+share the evaluations of a round, and each device makes one call with its share.
 """
 
 from __future__ import annotations
@@ -14,7 +14,10 @@ import numpy as np
 
 
 def cost_of(costs: Mapping[int, float], evaluations: int) -> float:
-    """Seconds of a call with so many evaluations, linear between those measured and beyond."""
+    """Return the seconds of a call with so many evaluations.
+
+    They are linear between the measured sizes, and proportional beyond the largest.
+    """
     sizes = sorted(costs)
     seconds = [costs[size] for size in sizes]
     if evaluations <= sizes[-1] or len(sizes) == 1:
@@ -23,14 +26,14 @@ def cost_of(costs: Mapping[int, float], evaluations: int) -> float:
 
 
 def rounds_on(in_a_row: Sequence[int], devices: int, costs: Mapping[int, float]) -> float:
-    """Seconds of sets of evaluations that follow one another, each of so many."""
+    """Return the seconds of sets of evaluations that follow one another."""
     return sum(cost_of(costs, ceil(count / devices)) for count in in_a_row if count)
 
 
 def chords_on(
     starts: Sequence[int], steps: int, k: int, devices: int, costs: Mapping[int, float]
 ) -> float:
-    """Seconds until result k of cores that start at these points and step together."""
+    """Return the seconds until result k of CHORDS, whose cores start at ``starts``."""
     core = len(starts) - k
     ticks = core + steps - (*starts, steps)[core]
     active = [
@@ -48,9 +51,10 @@ def parareal_on(
     devices: int,
     costs: Mapping[int, float],
 ) -> float:
-    """Seconds until u_M^k, slices being dealt out in turn, with their coarse solves.
+    """Return the seconds until u_M^k of Parareal.
 
-    Every device makes one call after another, each of all evaluations that are ready.
+    The devices take slices in turn, with their coarse solves. Every device makes one call after
+    another, each with all evaluations that are ready.
 
     Parameters
     ----------
@@ -59,11 +63,11 @@ def parareal_on(
     shared : bool
         The evaluation of a coarse solve is also the first one of the fine solve.
     k : int
-        Iterations.
+        Number of iterations.
     devices : int
-        P.
-    costs : mapping
-        Evaluations in a call -> seconds.
+        Number P of devices.
+    costs : mapping of int to float
+        Number of evaluations in a call -> seconds of the call.
     """
     slices = len(fine)
     k, devices = min(k, slices), min(devices, slices)
@@ -74,7 +78,7 @@ def parareal_on(
     events: list[tuple[float, int, list[tuple[int, int, str, int]]]] = []
 
     def offer(n: int, j: int) -> None:
-        """u_n^j is there."""
+        """Record that u_n^j has arrived, and offer the solves that it allows."""
         arrived.add((n, j))
         if n < slices and j <= n:
             wanted = ["coarse"] if j == k else ["shared"] if shared else ["coarse", "fine"]

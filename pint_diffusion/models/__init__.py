@@ -1,11 +1,12 @@
-"""What is evaluated: closed-form mixtures, diffusers checkpoints, networks of the user's own.
+"""Models: closed-form mixtures, diffusers checkpoints, networks of the user's own.
 
-This module imports nothing heavy, so that a wrong name is told at once. A new kind of model is one
+This module imports nothing heavy, so a wrong name is an error at once. A new kind of model is one
 file and one line in `SOURCES`.
 """
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING
 
 from pint_diffusion.models.sources import SOURCES, Source, find_source, peek
@@ -32,16 +33,19 @@ def load_denoiser(
         ``gmm:FILE`` for a Gaussian mixture (`load_mixture`); ``module:factory`` or
         ``path/to/file.py:factory`` for anything else (`load_factory`).
     device : torch.device or str
-        Where the model goes.
+        Device of the model.
     dtype : torch.dtype, optional
         Floating type of weights, states and results; float32 if not given.
 
     Raises
     ------
     InputError
-        If ``spec`` is none of these, or what it names can't be used.
+        If ``spec`` is none of these, or if it names a model that can't be used.
     """
     import torch
 
     source, name = find_source(spec)
-    return source.load(name, torch.device(device), torch.float32 if dtype is None else dtype)
+    network = source.load(name, torch.device(device), torch.float32 if dtype is None else dtype)
+    with contextlib.suppress(AttributeError):  # a network of the user's own may have no room
+        network.source = name  # type: ignore[attr-defined]
+    return network

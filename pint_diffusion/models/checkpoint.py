@@ -1,6 +1,6 @@
 """diffusers checkpoints on disk: a UNet2DModel and the noise levels it was trained on.
 
-Everything is read from local safetensors and JSON files: no network access, no unpickling.
+The loader reads local safetensors and JSON files only: no network access, no unpickling.
 """
 
 from __future__ import annotations
@@ -10,59 +10,15 @@ from os import PathLike
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from pint_diffusion.errors import InputError, reason
 from pint_diffusion.models.diffusers_config import (
-    Training,
     import_diffusers,
+    read_json,
     read_network,
     read_scheduler,
 )
-from pint_diffusion.numerics.prediction import PredictionType
-
-
-class UNetDenoiser:
-    """A diffusers UNet2DModel as a `Denoiser`, or as a `ClassConditional` network.
-
-    Attributes
-    ----------
-    network : torch.nn.Module
-        The UNet2DModel, in evaluation mode.
-    shape, prediction, data_range, learns_variance
-        See `Denoiser`; data_range is (-1, 1), as diffusers pipelines have it. One more attribute
-        tells the noise levels, `Training.levels`.
-    classes : int or None
-        Number of class embeddings.
-    """
-
-    def __init__(
-        self,
-        network: torch.nn.Module,
-        shape: tuple[int, int, int],
-        training: Training,
-        learns_variance: bool = False,
-        classes: int | None = None,
-    ) -> None:
-        self.network = network
-        self.shape: tuple[int, ...] = shape
-        self.prediction: PredictionType = training.prediction
-        self.data_range = (-1.0, 1.0)
-        self.learns_variance = learns_variance
-        self.classes = classes
-        self.preconditioning = training.preconditioning
-        vars(self).update(training.levels)
-
-    @torch.inference_mode()
-    def __call__(
-        self, x: Tensor, t: Tensor, alpha_bar: Tensor, labels: Tensor | None = None
-    ) -> Tensor:
-        """Evaluate the network at timesteps ``t``, see `Denoiser`."""
-        if self.preconditioning is None:
-            return self.network(x, t, class_labels=labels).sample
-        scaled, c_noise = self.preconditioning.given(x, t)
-        output = self.network(scaled, c_noise, class_labels=labels).sample
-        return self.preconditioning.denoised(x, t, output)
+from pint_diffusion.models.wrap import UNetDenoiser
 
 
 def load_checkpoint(
@@ -76,7 +32,7 @@ def load_checkpoint(
         A pipeline folder, with ``unet/`` and ``scheduler/``, or a folder with the network's
         ``config.json`` and weights and a ``scheduler_config.json``.
     device : torch.device
-        Where the network goes.
+        Device of the network.
     dtype : torch.dtype
         Floating type of weights, states and results.
 
@@ -84,11 +40,18 @@ def load_checkpoint(
     ------
     InputError
         If diffusers is missing, or if anything in the folder is missing, broken or of a kind that
-        can't be sampled from.
+        this package can't sample from.
     """
     root = Path(path)
     config_file, scheduler_file = _locate(root)
-    shape, learns_variance, classes = read_network(config_file)
+    config = read_json(config_file)
+    name = config.get("_class_name")
+    if name != "UNet2DModel":
+        raise InputError(
+            f"{config_file}: _class_name is {name}, but only UNet2DModel can be loaded; "
+            "text-conditional and other networks are given by a factory of your own"
+        )
+    facts = read_network(config, str(config_file))
     for part in ("vae", "vqvae"):
         if os.path.isdir(root / part):
             raise InputError(f"{root}: is a latent pipeline (it has {part}/); these come later")
@@ -96,29 +59,9 @@ def load_checkpoint(
         raise InputError(
             f"{scheduler_file}: no such file; save the scheduler the network was trained with there"
         )
-    training = read_scheduler(scheduler_file)
-    if learns_variance and training.preconditioning:
-        raise InputError(
-            f"{config_file}: out_channels is twice in_channels, but a network of EDM learns no "
-            "variance"
-        )
+    training = read_scheduler(read_json(scheduler_file), str(scheduler_file))
     network = _load_weights(config_file.parent, device, dtype)
-    model = UNetDenoiser(network, shape, training, learns_variance, classes)
-    try:
-        one = torch.zeros((1, *shape), device=device, dtype=dtype)
-        level = torch.ones(1, device=device)
-        label = None if classes is None else torch.zeros(1, device=device, dtype=torch.int64)
-        got = tuple(model(one, level, level, label).shape[1:])
-    except Exception as error:
-        raise InputError(
-            f"{config_file}: the network can't evaluate a sample of shape {shape} as {dtype} on "
-            f"{device}; check sample_size, the dtype and the device ({reason(error)})"
-        ) from error
-    if got != ((2 if learns_variance else 1) * shape[0], *shape[1:]):
-        raise InputError(
-            f"{config_file}: the network turns shape {shape} into {got}, not into its own"
-        )
-    return model
+    return UNetDenoiser(network, *facts, training, str(config_file))
 
 
 def _locate(root: Path) -> tuple[Path, Path]:

@@ -1,8 +1,8 @@
 """Class-conditional networks: each sample's label, and classifier-free guidance.
 
-A class-conditional network has the attributes of a `Denoiser`, the number of labels ``classes``,
-and if it knows one, the label ``null_class`` that stands for no class. It is called with one
-argument more, the labels (R,) of the rows. `condition` makes a plain `Denoiser` of it.
+A class-conditional network has the attributes of a `Denoiser` and the number of labels,
+``classes``. It may have ``null_class``, the label that stands for no class. It takes one argument
+more, the labels (R,) of the rows. `condition` makes a plain `Denoiser` of it.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ PASSED_ON = ("alphas_cumprod", "sigma_range", "training_steps", "learns_variance
 
 
 class ClassConditional(Protocol):
-    """A network that is told the class of every sample.
+    """A network that takes the class of every sample.
 
     Attributes
     ----------
     classes : int
-        Labels are 0 .. classes - 1, the one that stands for no class included.
+        Number of labels, 0 .. classes - 1, with the one that stands for no class.
     shape, prediction, data_range
         See `Denoiser`; the optional attributes are the same too.
 
@@ -55,12 +55,12 @@ class Conditioned:
     network : ClassConditional
         The network.
     labels : Tensor, shape (S,)
-        Label of each sample. A call has the S samples in order, maybe several times: its row r
+        Label of each sample. A call has the S samples in order, possibly several times, so row r
         has the label of sample r modulo S.
     null_class : int
-        Label of the unconditional half; not used without guidance.
+        Label of the unconditional half; without guidance the network does not use it.
     guidance : float
-        Weight w; with 1 the conditional half alone is evaluated.
+        Weight w; with 1 the network evaluates the conditional half alone.
     rescale : float
         See `guided`.
     """
@@ -86,14 +86,14 @@ class Conditioned:
                 setattr(self, name, getattr(network, name))
 
     def __call__(self, x: Tensor, t: Tensor, alpha_bar: Tensor) -> Tensor:
-        """Evaluate the network, both halves of a guided one in one call of 2 R rows.
+        """Evaluate the network; with guidance both halves share one call of 2 R rows.
 
-        A learned variance is the conditional half's.
+        A learned variance comes from the conditional half.
 
         Raises
         ------
         NetworkError
-            If the network does not return as many rows as it was given.
+            If the network returns another number of rows than it took.
         """
         self.labels = self.labels.to(x.device)
         rows = len(x)
@@ -126,12 +126,16 @@ def guided(unconditional: Tensor, conditional: Tensor, guidance: float, rescale:
     Parameters
     ----------
     unconditional, conditional : Tensor, shape (R, *shape)
-        Raw outputs u and c of the network, of whichever kind.
+        Outputs u and c of the network, of any form of prediction.
     guidance : float
         Weight w: 0 is unconditional, 1 conditional, more than 1 guided.
     rescale : float
-        Share, in [0, 1], in which each row is scaled to the standard deviation of its c (Lin et
+        Share, in [0, 1], by which each row is scaled to the standard deviation of its c (Lin et
         al. 2024, section 3.4).
+
+    Returns
+    -------
+    Tensor, shape (R, *shape)
     """
     output = unconditional + guidance * (conditional - unconditional)
     if rescale == 0:
@@ -154,23 +158,23 @@ def condition(
     Parameters
     ----------
     network : Denoiser or ClassConditional
-        What `load_denoiser` returns; a network without ``classes`` is returned as it is.
+        The network. One without ``classes`` comes back as it is.
     labels : sequence of int, optional
         Labels that the samples take in turn: sample i has number i modulo their count. All
-        classes but the null one, if left out.
+        classes but the null one, if not given.
     samples : int
-        S.
+        Number S of samples.
     guidance : float, optional
-        Weight w of classifier-free guidance, see `guided`; none if left out or exactly 1.
+        Weight w of classifier-free guidance, see `guided`; no guidance if not given or exactly 1.
     rescale : float
-        See `guided`.
+        Share of the rescaling, in [0, 1], see `guided`.
     null_class : int, optional
         Label of the unconditional half, instead of the network's own ``null_class``.
 
     Raises
     ------
     InputError
-        If something is given that the network can't use, or that is out of its range.
+        If the network can't use an argument, or if an argument is out of its range.
     """
     _check_guidance(guidance, rescale)
     classes = getattr(network, "classes", None)

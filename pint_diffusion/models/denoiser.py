@@ -1,4 +1,4 @@
-"""What is evaluated: the protocol of a network, and the noise levels that it was trained with."""
+"""The protocol of a network, and the noise levels that it was trained with."""
 
 from __future__ import annotations
 
@@ -13,29 +13,29 @@ from pint_diffusion.numerics.prediction import PredictionType
 
 @runtime_checkable
 class Denoiser(Protocol):
-    """One network evaluation for a batch whose rows may stand at different noise levels.
+    """A network that evaluates a batch whose rows may have different noise levels.
 
     Attributes
     ----------
     shape : tuple of int
         Shape of one sample, for pictures (channels, height, width).
     prediction : {"epsilon", "v", "sample", "flow", "denoised"}
-        What the network takes and returns, see `network_input` and `predict`.
+        Form of the network's input and output, see `network_input` and `predict`.
     data_range : tuple of float
-        Least and greatest value of clean data, (-1, 1) for most networks. Tolerances are stated
-        on the scale on which this range is [0, 255].
+        Least and greatest value of clean data, (-1, 1) for most networks. Most tolerances are in
+        units of this range.
 
     Notes
     -----
-    One more attribute tells the noise levels that the network was trained with, see `schedule_of`:
+    One more attribute has the noise levels that the network was trained with, see `schedule_of`:
 
     * ``alphas_cumprod``, array_like (T,): alpha_bar after each training step;
     * ``sigma_range``, two floats: least and greatest noise level s / a;
     * ``training_steps``, int, for flow networks: the timestep of pure noise, 1000 if absent.
 
     A network with ``learns_variance = True`` returns twice the channels, (R, 2 C, ...); the second
-    half is `Prediction.variance`. Class-conditional networks are called with labels too;
-    `pint_diffusion.models.conditional` makes a `Denoiser` of such a network.
+    half is `Prediction.variance`. A class-conditional network takes labels too;
+    `pint_diffusion.models.conditional` makes a `Denoiser` of it.
     """
 
     shape: tuple[int, ...]
@@ -50,25 +50,25 @@ class Denoiser(Protocol):
         x : Tensor, shape (R, *shape)
             States in the network's dtype, each row at its own level, see `network_input`.
         t : Tensor, shape (R,)
-            Timesteps in the units of its `Schedule`, may be fractional, see `network_time`.
+            Timesteps in the units of its `Schedule`, possibly fractions, see `network_time`.
         alpha_bar : Tensor, shape (R,)
-            The rows' alpha_bar in float64, for models that are given by a formula.
+            alpha_bar of each row, float64, for models in closed form.
 
         Returns
         -------
         Tensor, shape (R, *shape)
-            Row r depends on row r of the inputs only.
+            Outputs; row r depends on row r of the inputs only.
         """
         ...
 
 
 def schedule_of(denoiser: Denoiser) -> Schedule:
-    """Return the noise levels that a network was trained with.
+    """Return the noise schedule that a network was trained with.
 
     Raises
     ------
     InputError
-        If it does not tell them, or if they do not make a schedule.
+        If the network has no attribute for it, or if that does not make a schedule.
     """
     sigma_range = getattr(denoiser, "sigma_range", None)
     if sigma_range is not None:
@@ -85,6 +85,6 @@ def schedule_of(denoiser: Denoiser) -> Schedule:
 
 
 def output_shape(denoiser: Denoiser) -> tuple[int, ...]:
-    """Shape of what a network returns for a sample: twice the channels if it has the variance."""
+    """Return the shape of a network's output for one sample; a learned variance doubles C."""
     channels, *rest = denoiser.shape
     return (2 * channels if getattr(denoiser, "learns_variance", False) else channels, *rest)

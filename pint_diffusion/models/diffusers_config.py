@@ -1,9 +1,14 @@
-"""What the JSON files of a diffusers checkpoint tell of the network and its training."""
+"""What the configuration of a diffusers network and of its scheduler tell of its training.
+
+``where`` is what error messages call a configuration: the file that it was read from, or what the
+object is.
+"""
 
 from __future__ import annotations
 
 import json
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +26,7 @@ PREDICTIONS: dict[str, PredictionType] = {
     "sample": "sample",
     "flow_prediction": "flow",
 }
-"""What diffusers calls the four kinds of output."""
+"""Forms of output by the names that diffusers gives them."""
 
 SCHEDULE_KEYS = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas")
 
@@ -31,7 +36,7 @@ UNSUITABLE: tuple[tuple[str, Any, str], ...] = (
     ("invert_sigmas", True, "the network would be told 1 - sigma"),
     ("timestep_type", "continuous", "networks that are told log(sigma) come later"),
 )
-"""Scheduler settings under which the network would be told a wrong level: key, value, reason."""
+"""Scheduler settings that give the network a wrong level: key, value, reason."""
 
 IGNORED = ("clip_sample", "thresholding")
 """Scheduler settings that change the sampler's steps, not what the network was trained on."""
@@ -42,16 +47,16 @@ EDM = ("EDMEulerScheduler", "EDMDPMSolverMultistepScheduler")
 
 @dataclass(frozen=True)
 class Training:
-    """What a scheduler's configuration tells about the network's training.
+    """The network's training, as its scheduler's configuration states it.
 
     Attributes
     ----------
     prediction : PredictionType
-        See `Denoiser`.
+        Form of the output, see `Denoiser`.
     levels : dict
-        The attribute that tells the noise levels, see `pint_diffusion.models.denoiser.schedule_of`.
+        The attribute with the noise levels, see `pint_diffusion.models.denoiser.schedule_of`.
     preconditioning : Preconditioning, optional
-        What is wrapped around an EDM network.
+        Wrapper of an EDM network.
     """
 
     prediction: PredictionType
@@ -59,8 +64,10 @@ class Training:
     preconditioning: Preconditioning | None = None
 
 
-def read_network(file: Path) -> tuple[tuple[int, int, int], bool, int | None]:
-    """Read the configuration of a UNet2DModel.
+def read_network(
+    config: Mapping[str, Any], where: str
+) -> tuple[tuple[int, int, int], bool, int | None]:
+    """Read the configuration of a network that is called as (x, t), or (x, t, class_labels=...).
 
     Returns
     -------
@@ -74,110 +81,104 @@ def read_network(file: Path) -> tuple[tuple[int, int, int], bool, int | None]:
     Raises
     ------
     InputError
-        If the file can't be read, or tells of a network that can't be sampled from.
+        If it tells of a network that can't be sampled from.
     """
-    config = _read_json(file)
-    name = config.get("_class_name")
-    if name != "UNet2DModel":
-        raise InputError(
-            f"{file}: _class_name is {name}, but only UNet2DModel can be loaded; "
-            "text-conditional pipelines and other networks come later"
-        )
     embedded, classes = config.get("class_embed_type"), config.get("num_class_embeds")
     if embedded is not None:
         raise InputError(
-            f"{file}: class_embed_type is {embedded}; only labels can be given, so use a network "
+            f"{where}: class_embed_type is {embedded}; only labels can be given, so use a network "
             "with num_class_embeds alone"
         )
     if classes is not None and (type(classes) is not int or classes < 1):
-        raise InputError(f"{file}: num_class_embeds is {classes}; give the number of classes")
+        raise InputError(f"{where}: num_class_embeds is {classes}; give the number of classes")
     embedding = config.get("time_embedding_type", "positional")
     if embedding != "positional":
         raise InputError(
-            f"{file}: time_embedding_type is {embedding}; "
+            f"{where}: time_embedding_type is {embedding}; "
             "only positional takes timesteps between the training steps"
         )
     size = config.get("sample_size")
-    sides: list[Any] = size if isinstance(size, list) else [size, size]
+    sides: list[Any] = list(size) if isinstance(size, list | tuple) else [size, size]
     if len(sides) != 2 or not all(type(side) is int and side > 0 for side in sides):
         raise InputError(
-            f"{file}: sample_size is {size}; set it to the pictures' size, or [height, width]"
+            f"{where}: sample_size is {size}; set it to the pictures' size, or [height, width]"
         )
     inputs, outputs = config.get("in_channels", 3), config.get("out_channels", 3)
     if type(inputs) is not int or inputs < 1 or outputs not in (inputs, 2 * inputs):
         raise InputError(
-            f"{file}: in_channels is {inputs} and out_channels is {outputs}; a sampler needs as "
+            f"{where}: in_channels is {inputs} and out_channels is {outputs}; a sampler needs as "
             "many out as in, or twice as many where the variance is learned"
         )
     return (inputs, sides[0], sides[1]), outputs != inputs, classes
 
 
-def read_scheduler(file: Path) -> Training:
+def read_scheduler(config: Mapping[str, Any], where: str) -> Training:
     """Read the configuration of the scheduler that the network was trained with.
 
     Raises
     ------
     InputError
-        If the file can't be read, or tells of noise levels that can't be sampled from.
+        If it tells of noise levels that can't be sampled from.
     """
-    config = _read_json(file)
     for key, value, why in UNSUITABLE:
         if config.get(key) == value:
-            raise InputError(f"{file}: {key} is {json.dumps(value)}, which is refused: {why}")
+            raise InputError(f"{where}: {key} is {json.dumps(value)}, which is refused: {why}")
     name = config.get("_class_name")
     if name == FLOW:
-        return _read_flow(file, config)
+        return _read_flow(config, where)
     if name in EDM:
-        return _read_edm(file, config)
-    return _read_betas(file, config)
+        return _read_edm(config, where)
+    return _read_betas(config, where)
 
 
-def _read_flow(file: Path, config: dict[str, Any]) -> Training:
+def _read_flow(config: Mapping[str, Any], where: str) -> Training:
     """Flow matching: the network is told T sigma, from T down."""
     steps = config.get("num_train_timesteps", 1000)
     if type(steps) is not int or steps < 1:
-        raise InputError(f"{file}: num_train_timesteps is {steps}; give a positive number of steps")
+        raise InputError(
+            f"{where}: num_train_timesteps is {steps}; give a positive number of steps"
+        )
     shift = config.get("shift", 1.0)
     if shift != 1 or config.get("use_dynamic_shifting"):
         warnings.warn(
-            f"{file}: its shift of the noise levels ({shift}) is not taken over; name it among "
+            f"{where}: its shift of the noise levels ({shift}) is not taken over; name it among "
             "the settings of the run",
             stacklevel=4,
         )
     return Training("flow", {"training_steps": steps})
 
 
-def _read_edm(file: Path, config: dict[str, Any]) -> Training:
+def _read_edm(config: Mapping[str, Any], where: str) -> Training:
     """EDM: the network F is told log(sigma) / 4 and preconditioned."""
     kind = config.get("prediction_type", "epsilon")
     if kind not in ("epsilon", "v_prediction"):
         raise InputError(
-            f"{file}: prediction_type is {kind}; known for EDM are epsilon and v_prediction"
+            f"{where}: prediction_type is {kind}; known for EDM are epsilon and v_prediction"
         )
     try:
         sigma_data = float(config.get("sigma_data", 0.5))
         sigma_range = float(config.get("sigma_min", 0.002)), float(config.get("sigma_max", 80.0))
         SigmaSchedule(*sigma_range)
     except Exception as error:
-        raise InputError(f"{file}: gives no noise levels ({reason(error)})") from error
+        raise InputError(f"{where}: gives no noise levels ({reason(error)})") from error
     if not 0 < sigma_data < float("inf"):
-        raise InputError(f"{file}: sigma_data is {sigma_data:g}; give a positive number")
+        raise InputError(f"{where}: sigma_data is {sigma_data:g}; give a positive number")
     preconditioning = Preconditioning(sigma_data, 1 if kind == "epsilon" else -1)
     return Training("denoised", {"sigma_range": sigma_range}, preconditioning)
 
 
-def _read_betas(file: Path, config: dict[str, Any]) -> Training:
+def _read_betas(config: Mapping[str, Any], where: str) -> Training:
     """DDPM and its descendants: alphas_cumprod (T,), as diffusers computes it."""
     # predict_epsilon: the name of the setting before diffusers 0.10
     default = "sample" if config.get("predict_epsilon") is False else "epsilon"
     kind = str(config.get("prediction_type", default))
     if kind not in PREDICTIONS:
         raise InputError(
-            f"{file}: prediction_type is {kind}; known are {', '.join(sorted(PREDICTIONS))}"
+            f"{where}: prediction_type is {kind}; known are {', '.join(sorted(PREDICTIONS))}"
         )
     if "num_train_timesteps" not in config or "beta_schedule" not in config:
         raise InputError(
-            f"{file}: has no num_train_timesteps or no beta_schedule; "
+            f"{where}: has no num_train_timesteps or no beta_schedule; "
             "only networks trained on a schedule of betas can be loaded"
         )
     scheduler, _ = import_diffusers()
@@ -187,11 +188,11 @@ def _read_betas(file: Path, config: dict[str, Any]) -> Training:
         values = scheduler(**given).alphas_cumprod.to(torch.float64).numpy()
         alphas_cumprod = NoiseSchedule(values).alphas_cumprod
     except Exception as error:
-        raise InputError(f"{file}: gives no noise schedule ({reason(error)})") from error
+        raise InputError(f"{where}: gives no noise schedule ({reason(error)})") from error
     for key in IGNORED:
         if config.get(key):
             warnings.warn(
-                f"{file}: {key} is true, but the steps taken here never clip, so results differ "
+                f"{where}: {key} is true, but the steps taken here never clip, so results differ "
                 "from the diffusers pipeline's; set it to false to silence this",
                 stacklevel=4,
             )
@@ -210,7 +211,14 @@ def import_diffusers() -> tuple[Any, Any]:
     return DDPMScheduler, UNet2DModel
 
 
-def _read_json(file: Path) -> dict[str, Any]:
+def read_json(file: Path) -> dict[str, Any]:
+    """Read a configuration that diffusers has saved.
+
+    Raises
+    ------
+    InputError
+        If the file can't be read, or holds something else.
+    """
     try:
         config = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:

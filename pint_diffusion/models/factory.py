@@ -24,15 +24,15 @@ def load_factory(spec: str, device: torch.device, dtype: torch.dtype) -> Denoise
     spec : str
         ``module:factory``, the module as in an import statement, or ``path/to/file.py:factory``.
     device : torch.device
-        Where the network is to live.
+        Device of the network.
     dtype : torch.dtype
         Floating type of states and results.
 
     Raises
     ------
     InputError
-        If the factory can't be found, raises an exception, or returns something that does not
-        satisfy the `Denoiser` protocol.
+        If there is no such factory, if it raises an exception, or if it returns something that is
+        no `Denoiser`.
     """
     source, _, name = spec.rpartition(":")
     factory = load(spec)
@@ -45,14 +45,14 @@ def load_factory(spec: str, device: torch.device, dtype: torch.dtype) -> Denoise
             f"{spec}: the call {name}(device=..., dtype=...) failed ({reason(error)})"
         ) from error
     try:
-        _check(model)
+        check_denoiser(model)
     except Exception as error:
         told = str(error) if isinstance(error, InputError) else reason(error)
         raise InputError(f"{spec}: {name} returned no usable denoiser: {told}") from error
     return model
 
 
-def _check(model: Any) -> None:
+def check_denoiser(model: Any) -> None:
     """Raise InputError, or whatever the model's attributes raise, unless it is a `Denoiser`."""
     if isinstance(model, type):
         raise InputError(f"it is the class {model.__name__}, not an instance of it")

@@ -1,9 +1,9 @@
 """Gaussian mixtures: a denoiser in closed form, for tests, studies and runs without a network.
 
-With a = sqrt(alpha_bar) and s = sqrt(1 - alpha_bar), clean data
-``p(x0) = sum_k w_k N(mu_k, v_k I)`` has at level alpha_bar the density
-``p(x) = sum_k w_k N(a mu_k, (a^2 v_k + s^2) I)``, and the noise a perfect network sees in x is
-``eps(x) = -s grad log p(x)``.
+Let a = sqrt(alpha_bar) and s = sqrt(1 - alpha_bar). Clean data
+``p(x0) = sum_k w_k N(mu_k, v_k I)`` has the density
+``p(x) = sum_k w_k N(a mu_k, (a^2 v_k + s^2) I)`` at level alpha_bar. A perfect network sees the
+noise ``eps(x) = -s grad log p(x)`` in x.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ class GaussianMixture:
     """The exact denoiser of a mixture of isotropic Gaussians.
 
     It predicts eps and takes the level from ``alpha_bar``, not from ``t``. It computes in float64
-    whatever ``dtype`` is, and rounds once, at the end. Row r of the result has the same bits in
-    every batch.
+    for every ``dtype`` and rounds once, at the end. Row r of the result has the same bits in every
+    batch.
 
     Parameters
     ----------
@@ -42,11 +42,11 @@ class GaussianMixture:
     weights : array_like, shape (K,)
         Probabilities w_k >= 0 of the components, of sum 1.
     device : torch.device
-        Where states live.
+        Device of states and results.
     dtype : torch.dtype
         Floating type of states and results.
     alphas_cumprod : array_like, shape (T,), optional
-        Noise schedule; the linear one of DDPM with T = 1000 if left out.
+        Noise schedule; the linear one of DDPM with T = 1000 if not given.
     data_range : array_like, shape (2,)
         Least and greatest value of clean data.
 
@@ -57,7 +57,7 @@ class GaussianMixture:
 
     Notes
     -----
-    A call on R rows of D entries holds a few float64 arrays of R K D entries.
+    A call with R rows of D entries needs a few float64 arrays of R K D entries.
     """
 
     prediction: PredictionType = "epsilon"
@@ -106,11 +106,14 @@ class GaussianMixture:
         self._variances = torch.from_numpy(var).to(device)
         self._log_weights = torch.log(torch.from_numpy(weight)).to(device)
 
+    def __repr__(self) -> str:
+        return f"<GaussianMixture of {len(self._means)} components, {self.shape}>"
+
     def __call__(self, x: Tensor, t: Tensor, alpha_bar: Tensor) -> Tensor:
         """Return eps = -s grad log p(x).
 
-        That is ``s sum_k r_k (x - a mu_k) / (a^2 v_k + s^2)`` with r_k the posterior probability
-        of component k.
+        This is ``s sum_k r_k (x - a mu_k) / (a^2 v_k + s^2)``, where r_k is the posterior
+        probability of component k.
 
         Parameters
         ----------
@@ -149,10 +152,10 @@ def load_mixture(
     Parameters
     ----------
     path : path
-        File with ``means`` (K, *shape), ``variances`` (K,) and ``weights`` (K,), and if wanted
+        File with ``means`` (K, *shape), ``variances`` (K,) and ``weights`` (K,), and optionally
         ``alphas_cumprod`` (T,) and ``data_range`` (2,); see `GaussianMixture`.
     device : torch.device
-        Where states live.
+        Device of states and results.
     dtype : torch.dtype
         Floating type of states and results.
 
@@ -169,7 +172,7 @@ def load_mixture(
 
 
 def _read(path: str | PathLike[str]) -> dict[str, NDArray]:
-    """Return the known arrays of an .npz file, never unpickling anything."""
+    """Return the known arrays of an .npz file; this never unpickles."""
     advice = f"write it with numpy.savez(file, {', '.join(f'{name}=...' for name in REQUIRED)})"
     try:
         file = np.load(path, allow_pickle=False)

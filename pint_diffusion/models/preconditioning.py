@@ -1,4 +1,4 @@
-"""The preconditioning of EDM, which makes a denoiser D of a network F."""
+"""The preconditioning of EDM: it makes a denoiser D of a network F."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ class Preconditioning:
     sigma_data : float
         Standard deviation of clean data.
     sign : {1, -1}
-        Of c_out: 1 as in the paper, -1 for networks that diffusers says predict v.
+        Sign of c_out: 1 as in the paper, -1 for networks that predict v in the words of diffusers.
     """
 
     sigma_data: float
     sign: int = 1
 
     def given(self, y: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
-        """Return what F is given: c_in y (R, *shape) and c_noise = log(sigma) / 4, (R,)."""
+        """Return the inputs of F: c_in y (R, *shape) and c_noise = log(sigma) / 4, (R,)."""
         c_in = 1 / torch.sqrt(sigma**2 + self.sigma_data**2)
         return _rows(c_in, y) * y, torch.log(sigma) / 4
 

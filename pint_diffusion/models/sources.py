@@ -1,4 +1,4 @@
-"""What the name of a model may stand for; light, so that a wrong name is told at once."""
+"""Kinds of models by their names; light to import, so a wrong name is an error at once."""
 
 from __future__ import annotations
 
@@ -18,40 +18,43 @@ if TYPE_CHECKING:
 BUNDLED = Path(__file__).parent / "bundled"
 """Folder of the checkpoint that comes with the package."""
 
+GIVEN = "object:"
+"""Begins the name of a network that a program gave as an object."""
+
 
 class Source:
-    """A kind of model; a subclass says which names it takes, and loads them.
+    """A kind of model; a subclass decides which names are its own, and loads them.
 
-    Nothing but `load` imports anything heavy.
+    Only `load` imports anything heavy.
 
     Attributes
     ----------
     form : str
-        How such a name looks, for error messages.
+        Form of its names, for error messages.
     """
 
     form = ""
 
     def takes(self, spec: str) -> bool:
-        """Tell whether a name is of this kind."""
+        """Return whether a name is of this kind."""
         raise NotImplementedError
 
     def check(self, spec: str) -> None:
-        """Check a name as far as that goes without loading anything.
+        """Check a name without loading anything.
 
         Raises
         ------
         InputError
-            If what it names is not there.
+            If it names something that does not exist.
         """
 
     def peek(self, spec: str) -> tuple[int, tuple[int, ...]]:
-        """Return bytes of the weights and shape of a sample; ``(0, ())`` if files do not tell.
+        """Return the bytes of the weights and the shape of a sample, ``(0, ())`` if not known.
 
         Raises
         ------
         OSError, ValueError, LookupError, TypeError, zipfile.BadZipFile
-            If the files are not as they should be: whoever loads them will say why.
+            If the files are wrong; `load` raises an error that says why.
         """
         return 0, ()
 
@@ -61,7 +64,7 @@ class Source:
         Raises
         ------
         InputError
-            If what the name stands for can't be used.
+            If the name stands for a model that can't be used.
         """
         raise NotImplementedError
 
@@ -72,16 +75,16 @@ class Mixture(Source):
     form = "gmm:FILE.npz for a Gaussian mixture"
 
     def takes(self, spec: str) -> bool:
-        """Tell whether the name begins with ``gmm:``."""
+        """Return whether the name begins with ``gmm:``."""
         return spec.startswith("gmm:")
 
     def check(self, spec: str) -> None:
-        """Look for the file."""
+        """Check that the file exists."""
         if not os.path.isfile(spec[4:]):
             raise InputError(f"`model` {spec}: no such file; give gmm:FILE.npz")
 
     def peek(self, spec: str) -> tuple[int, tuple[int, ...]]:
-        """Read the head of the array of means."""
+        """Read the header of the array of means."""
         import numpy as np
 
         with zipfile.ZipFile(spec[4:]) as arrays, arrays.open("means.npy") as means:
@@ -102,7 +105,7 @@ class Checkpoint(Source):
     form = "the folder of a diffusers checkpoint"
 
     def takes(self, spec: str) -> bool:
-        """Tell whether the name is a folder."""
+        """Return whether the name is a folder."""
         return os.path.isdir(spec)
 
     def peek(self, spec: str) -> tuple[int, tuple[int, ...]]:
@@ -130,11 +133,11 @@ class Factory(Source):
     form = "module:factory (or path/to/file.py:factory)"
 
     def takes(self, spec: str) -> bool:
-        """Tell whether the name has a colon."""
+        """Return whether the name has a colon."""
         return ":" in spec
 
     def check(self, spec: str) -> None:
-        """Check the form of the name, and look for the file."""
+        """Check the form of the name, and that the file exists."""
         source, _, name = spec.rpartition(":")
         is_file = source.endswith(".py")
         words = [name] if is_file else [name, *source.split(".")]
@@ -150,13 +153,28 @@ class Factory(Source):
         return load_factory(spec, device, dtype)
 
 
-SOURCES: list[Source] = [Checkpoint(), Mixture(), Factory()]
+class Given(Source):
+    """A network that a program gave as an object: its run is resumed by that program."""
+
+    def takes(self, spec: str) -> bool:
+        """Tell whether the name begins with `GIVEN`."""
+        return spec.startswith(GIVEN)
+
+    def check(self, spec: str) -> None:
+        """Refuse it."""
+        raise InputError(
+            f"the run was given a {spec.removeprefix(GIVEN)} or other things as objects by a "
+            "program: resume it from there, with Files(..., resume=True)"
+        )
+
+
+SOURCES: list[Source] = [Checkpoint(), Mixture(), Given(), Factory()]
 """Kinds of models; the first one that takes a name has it."""
 
 
 def advice() -> str:
     """Say what names of models there are."""
-    *forms, last = (source.form for source in SOURCES)
+    *forms, last = (source.form for source in SOURCES if source.form)
     return f"leave it out for the bundled network, or give {', '.join(forms)}, or {last}"
 
 
@@ -166,7 +184,7 @@ def find_source(spec: str | None) -> tuple[Source, str]:
     Raises
     ------
     InputError
-        If no kind takes the name, or if what it names is not there.
+        If no kind takes the name, or if it names something that does not exist.
     """
     if spec is None:
         if not os.path.isdir(BUNDLED):
@@ -181,9 +199,10 @@ def find_source(spec: str | None) -> tuple[Source, str]:
 
 
 def peek(spec: str | None) -> tuple[int, tuple[int, ...]]:
-    """Bytes of a model's weights and shape of its samples, from its files, nothing loaded.
+    """Return the bytes of a model's weights and the shape of a sample; this loads nothing.
 
-    ``(0, ())`` where the files do not tell, or can't be read: whoever loads them will say why.
+    They are ``(0, ())`` where the files do not have them or can't be read. In the latter case
+    loading the model raises an error that says why.
     """
     try:
         source, name = find_source(spec)

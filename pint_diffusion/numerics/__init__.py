@@ -1,1 +1,1 @@
-"""Numbers that every room uses: predictions, noise, sums, when something has converged."""
+"""Numerics that every room uses: predictions, noise, sums and the stop rule."""

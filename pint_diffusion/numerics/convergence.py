@@ -1,4 +1,4 @@
-"""When a run may stop: changes, their unit, and the stop rule, all per sample."""
+"""The stop rule: changes of a sample, their unit, and when a run ends."""
 
 from __future__ import annotations
 
@@ -13,18 +13,20 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class StopRule:
-    """Stop when the last boundary state has stopped moving (SRDS, arXiv 2412.08292).
+    """The rule by which a run stops: its last boundary state no longer moves (SRDS).
+
+    Selvam et al. 2024, arXiv 2412.08292.
 
     Attributes
     ----------
     tolerance : float
-        A sample passes at the first iteration whose mean absolute change per value lies below
-        this, on the scale on which the data range is [0, 255].
+        Mean absolute change per value, in 1/255 of the data range. A sample passes at the first
+        iteration whose change is smaller.
     data_range : tuple of float
         Least and greatest value of clean data.
     first : int
-        First iteration that counts. Those before it are not made with all that the fine solver
-        carries, so that nothing may move only because nothing has been carried yet.
+        First iteration that counts. Before it some slice has started without its full history, so
+        a small change proves nothing.
     """
 
     tolerance: float
@@ -32,10 +34,9 @@ class StopRule:
     first: int = 1
 
     def change(self, new: Tensor, old: Tensor) -> Tensor:
-        """Mean absolute change per sample on the [0, 255] scale, float64 on the CPU.
+        """Return the mean absolute change of each sample in 1/255 of the data range.
 
-        It is summed by numpy on the host, in one thread, so that its bits depend on the two
-        states only.
+        numpy sums it on the host, in one thread. So its bits depend on the two states only.
 
         Parameters
         ----------
@@ -45,6 +46,7 @@ class StopRule:
         Returns
         -------
         Tensor, shape (S,)
+            float64, on the CPU.
         """
         low, high = self.data_range
         difference = np.abs((new - old).double().cpu().numpy().reshape(len(new), -1))
@@ -53,18 +55,18 @@ class StopRule:
     def outcome(
         self, changes: Sequence[NDArray[np.float64]], last: bool, exact: bool, samples: int
     ) -> Outcome | None:
-        """Return how a run ends after as many iterations as there are changes, if it ends.
+        """Return how a run ends at its latest iteration, or None if it goes on.
 
         Parameters
         ----------
         changes : sequence of array, each of shape (S,)
             Changes of the last boundary state at iterations 1, 2, ...
         last : bool
-            No more iterations are to be made.
+            The run makes no more iterations.
         exact : bool
             The answer is exact by construction.
         samples : int
-            S.
+            Number S of samples.
         """
         moved = np.array(changes, dtype=np.float64).reshape(len(changes), samples)
         passed = moved < self.tolerance
@@ -80,18 +82,19 @@ class StopRule:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How the iteration of a run ended.
+    """The end of the iterations of a run.
 
     Attributes
     ----------
     iterations : int
-        K: the answer is u_M^K.
+        Number K of iterations: the answer is u_M^K.
     converged : bool
         Every sample met the tolerance, or the answer is exact.
     exact : bool
-        K iterations make the answer the sequential one by construction.
+        After K iterations the answer is the sequential one by construction.
     changes : array, shape (K, S)
-        Mean absolute change of the last boundary state, [0, 255] scale.
+        Mean absolute change of the last boundary state, in 1/255 of the data range; of methods in
+        rounds the points of the grid that each sample has behind it.
     stopped_at : array of int, shape (S,)
         First iteration at which each sample met the tolerance, 0 where none did.
     """

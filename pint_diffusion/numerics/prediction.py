@@ -1,36 +1,37 @@
-"""What a network is given and what it says: the one place that reads its output.
+"""Predictions: the input of a network, and x0 and eps from its output.
 
-A sampler step needs the clean picture x0 and the noise eps that a network sees in a state
-``x = sqrt(alpha_bar) x0 + sqrt(1 - alpha_bar) eps``. Networks are trained to say this in five
-ways; `network_input` and `network_time` are what each is given, and `predict` turns what it
-returns into the pair (x0, eps).
+A sampler step needs the clean sample x0 and the noise eps that a network sees in a state
+``x = sqrt(alpha_bar) x0 + sqrt(1 - alpha_bar) eps``. Networks are trained to predict them in five
+forms. `network_input` and `network_time` make the input of each form. `predict` turns its output
+into the pair (x0, eps).
 """
 
 from __future__ import annotations
 
 from typing import Literal, NamedTuple, get_args
 
-import torch
 from torch import Tensor
 
 from pint_diffusion.grid.level import Level
 
 PredictionType = Literal["epsilon", "v", "sample", "flow", "denoised"]
+"""Forms of a network's output, see `predict`."""
+
 PREDICTION_TYPES: tuple[str, ...] = get_args(PredictionType)
 
 
 class Prediction(NamedTuple):
-    """What a network sees in a state.
+    """The clean sample and the noise that a network sees in each of R states.
 
     Attributes
     ----------
     x0, eps : Tensor, shape (R, *shape)
         The clean sample and the noise.
     variance : Tensor, shape (R, *shape), optional
-        Where the network has learned it: where between the least and the greatest possible one,
-        as -1 and 1, the logarithm of a step's variance lies (Nichol & Dhariwal 2021).
+        Learned variance of a DDPM step: the place of its logarithm between the least possible
+        value, -1, and the greatest, 1 (Nichol & Dhariwal 2021).
     output : Tensor, shape (R, *shape) or (R, 2 C, ...), optional
-        What the network returned: the others are a function of this, the state and its level.
+        Output of the network. The other attributes are functions of it, the state and the level.
     """
 
     x0: Tensor
@@ -40,18 +41,18 @@ class Prediction(NamedTuple):
 
 
 def network_time(kind: PredictionType, level: Level) -> float:
-    """Return what the network is told about a level.
+    """Return the time that the network takes for a level.
 
-    That is sigma = s / a for a denoised network, and otherwise the timestep, but never less than
-    zero, which is the least one that a network was trained with.
+    A denoised network takes sigma = s / a. The others take the timestep, but at least zero, the
+    least one that a network was trained with.
     """
     return level.sigma if kind == "denoised" else max(level.t, 0.0)
 
 
-def network_input(kind: PredictionType, x: Tensor, alpha_bar: Tensor) -> Tensor:
-    """Scale states (R, *shape) as the network expects them.
+def network_input(kind: PredictionType, x: Tensor, a: Tensor, s: Tensor) -> Tensor:
+    """Return states (R, *shape) scaled for the network.
 
-    With a the signal and s the noise coefficient,
+    With a the signal and s the noise coefficient, as in `predict`,
 
     * a flow network lives on z = (1 - sigma) x0 + sigma eps, so z = x / (a + s);
     * a denoised network lives on y = x0 + sigma eps, so y = x / a.
@@ -60,11 +61,10 @@ def network_input(kind: PredictionType, x: Tensor, alpha_bar: Tensor) -> Tensor:
     """
     if kind not in ("flow", "denoised"):
         return x
-    a, s = _coefficients(x, alpha_bar)
     return x / (a + s) if kind == "flow" else x / a
 
 
-def predict(kind: PredictionType, x: Tensor, output: Tensor, alpha_bar: Tensor) -> Prediction:
+def predict(kind: PredictionType, x: Tensor, output: Tensor, a: Tensor, s: Tensor) -> Prediction:
     """Turn a network's output into (x0, eps).
 
     With a = sqrt(alpha_bar) and s = sqrt(1 - alpha_bar), x = a x0 + s eps:
@@ -78,18 +78,17 @@ def predict(kind: PredictionType, x: Tensor, output: Tensor, alpha_bar: Tensor) 
     Parameters
     ----------
     kind : {"epsilon", "v", "sample", "flow", "denoised"}
-        What `output` is.
+        Form of ``output``.
     x, output : Tensor, shape (R, *shape)
         States and network outputs, same floating dtype. An output with twice the channels,
         (R, 2 C, ...), has the learned variance as its second half.
-    alpha_bar : Tensor, shape (R,)
-        Level of each row. At zero, where flow begins, a network of kind epsilon tells no
-        x0, and one of kind denoised can't be asked.
+    a, s : Tensor, shape (R, 1, ...) or (1, 1, ...)
+        Signal and noise coefficient of each row, or of all, in the dtype of ``x``. At a = 0, where
+        flow begins, x0 does not follow from epsilon, and denoised has no input.
     """
     if output.shape[1] == 2 * x.shape[1]:
         output, variance = output.chunk(2, dim=1)
-        return predict(kind, x, output, alpha_bar)._replace(variance=variance)
-    a, s = _coefficients(x, alpha_bar)
+        return predict(kind, x, output, a, s)._replace(variance=variance)
     if kind == "epsilon":
         return Prediction((x - s * output).div_(a), output)
     if kind == "v":
@@ -98,11 +97,3 @@ def predict(kind: PredictionType, x: Tensor, output: Tensor, alpha_bar: Tensor) 
         z = x / (a + s)
         return Prediction(z - s / (a + s) * output, z + a / (a + s) * output)
     return Prediction(output, (x - a * output).div_(s))
-
-
-def _coefficients(x: Tensor, alpha_bar: Tensor) -> tuple[Tensor, Tensor]:
-    """Signal and noise coefficient of each row, rounded once: near the clean end 1 - alpha_bar
-    would lose three digits in float32.
-    """
-    alpha_bar = alpha_bar.double().view(-1, *[1] * (x.ndim - 1))
-    return torch.sqrt(alpha_bar).to(x.dtype), torch.sqrt(1 - alpha_bar).to(x.dtype)

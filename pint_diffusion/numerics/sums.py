@@ -1,4 +1,4 @@
-"""Sums whose bits depend on nothing but the numbers that are summed."""
+"""Sums whose bits depend on their terms only."""
 
 from __future__ import annotations
 
@@ -13,8 +13,13 @@ def folded(values: Tensor, dim: int) -> Tensor:
     a row's bits can depend on the rows beside it and on the host; these additions are elementwise.
     """
     while (count := values.shape[dim]) > 1:
-        half = count // 2
-        sums = values.narrow(dim, 0, half) + values.narrow(dim, half, half)
-        rest = values.narrow(dim, 2 * half, count - 2 * half)
-        values = torch.cat([sums, rest], dim) if count % 2 else sums
+        odd = values.narrow(dim, count - 1, 1) if count % 2 else None
+        low, high = (values if odd is None else values.narrow(dim, 0, count - 1)).chunk(2, dim)
+        values = low + high if odd is None else torch.cat([low + high, odd], dim)
     return values.squeeze(dim)
+
+
+def mean_square(x: Tensor, dims: int) -> Tensor:
+    """Mean of the squares over all but the first ``dims`` dimensions, in float64."""
+    x = x.double().flatten(dims)
+    return folded(x * x, dims) / x.shape[dims]

@@ -1,4 +1,4 @@
-"""How many network evaluations deep a pipelined Parareal run must be."""
+"""The dataflow bound: how many network evaluations deep a pipelined Parareal run must be."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from pint_diffusion.errors import InputError
 
 
 def dataflow_bound(fine: Sequence[int], coarse: Sequence[int], k: int) -> int:
-    """Length of the longest chain of dependent network evaluations behind u_M^k.
+    """Return the length of the longest chain of dependent network evaluations behind u_M^k.
 
-    No machine, however many ranks it has, finishes iteration k in fewer evaluations one after
-    another. With ``T_u[n, k]`` and ``T_f[n, k]`` the evaluations behind u_n^k and F(u_n^k), and F_n
-    and C_n those of a fine and a coarse solve of slice n::
+    No number of ranks finishes iteration k in fewer evaluations one after another. Let
+    ``T_u[n, k]`` and ``T_f[n, k]`` be the evaluations behind u_n^k and F(u_n^k), and F_n and C_n
+    those of a fine and a coarse solve of slice n::
 
         T_u[0, k]     = 0
         T_f[n, k]     = T_u[n, k] + F_n
@@ -23,15 +23,15 @@ def dataflow_bound(fine: Sequence[int], coarse: Sequence[int], k: int) -> int:
         T_u[n + 1, k] = max(T_f[n, k - 1], T_u[n, k] + C_n)      otherwise
 
     For M even slices of B evaluations and one coarse one this is kB + M - k (SRDS, Prop. 2,
-    arXiv 2412.08292), for C <= B coarse ones kB + (M - k)C. After M iterations it is the
-    sequential count: nothing is gained over that walk.
+    arXiv 2412.08292), for C <= B coarse ones kB + (M - k)C. After M iterations it is the count of
+    the sequential walk, so the run gains nothing.
 
     Parameters
     ----------
     fine, coarse : sequence of int, length M
         Evaluations of a fine and of a coarse solve of each slice.
     k : int
-        Iterations; beyond M nothing changes any more.
+        Number of iterations; beyond M nothing changes.
 
     Returns
     -------
@@ -59,15 +59,15 @@ def dataflow_bound(fine: Sequence[int], coarse: Sequence[int], k: int) -> int:
 
 
 def barrier_depth(fine: Sequence[int], coarse: Sequence[int], k: int) -> int:
-    """Evaluations one after another of k iterations with a barrier after each of their two parts.
+    """Return the evaluations one after another of SRDS without its pipeline.
 
-    The predictor sweep, then k times all fine solves at once and a coarse sweep: M + k(B + M) for
-    M even slices of B evaluations and one coarse one (SRDS without its pipeline).
+    After the predictor sweep come k times all fine solves at once, a barrier, a coarse sweep, and
+    a barrier: M + k(B + M) for M even slices of B evaluations and one coarse one.
     """
     return sum(coarse) + k * (max(fine) + sum(coarse))
 
 
 def even_steps(bounds: Sequence[int]) -> int | None:
-    """B, the steps of every slice, or None if slices differ."""
+    """Return B, the steps of every slice, or None if slices differ."""
     lengths = {int(length) for length in np.diff(np.asarray(bounds))}
     return lengths.pop() if len(lengths) == 1 else None

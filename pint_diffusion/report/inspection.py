@@ -1,4 +1,4 @@
-"""What is in the folder of a run, whatever became of it, and whether it is whole."""
+"""Inspection of a run's folder, in any state: its files, and whether they are whole."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from pint_diffusion.store.master import EVENTS, open_master, own_dataset, read_f
 from pint_diffusion.store.part import FOLDER, PartName, check_part
 
 _SHOWN = 20
-"""Rows of the table at most: of more iterations the last ones."""
+"""Most rows of the table; of more iterations it shows the last ones."""
 
 
 @dataclass(frozen=True)
 class Inspection:
-    """A run as its files show it.
+    """The state of a run, from its files.
 
     Attributes
     ----------
@@ -35,15 +35,15 @@ class Inspection:
     facts, config : dict
         Attributes of the master file, and the settings in it.
     change : array, shape (K, S)
-        Of the iterations that the master file tells of.
+        Measure of each sample at the iterations in the master file, see `RunRecord`.
     samples : tuple of int or None
         Shape of the answer so far.
     manifest : Manifest
-        Iterations that are complete.
+        Complete iterations.
     problems : dict of PartName to str
-        Parts of those that are missing or changed, and which of the two.
+        Missing, torn or changed parts of these, and which of the three.
     age : float
-        Seconds since the newest file was written.
+        Age of the newest file in seconds.
     """
 
     folder: Path
@@ -57,12 +57,12 @@ class Inspection:
 
     @property
     def whole(self) -> bool:
-        """Whether everything that is called complete is there, unchanged."""
+        """Whether the parts of all complete iterations are whole."""
         return not self.problems
 
 
 def inspect_run(folder: Path) -> Inspection:
-    """Look at everything in the folder of a run; nothing is changed.
+    """Read everything in the folder of a run, and change nothing.
 
     Raises
     ------
@@ -81,13 +81,13 @@ def inspect_run(folder: Path) -> Inspection:
         before, manifest = manifest, _complete(folder)
         if before.rows == manifest.rows:  # else the run goes on, and has deleted old parts
             break
-    written = max((path.stat().st_mtime for path in folder.glob("*.[hj]*")), default=0.0)
+    written = max((path.stat().st_mtime for path in folder.glob("*.[hj]*[5n]")), default=0.0)
     age = max(time.time() - written, 0.0)
     return Inspection(folder, facts, config, change, samples, manifest, problems, age)
 
 
 def inspection_table(found: Inspection) -> str:
-    """Render it, in lines without a newline at the end."""
+    """Return the inspection as lines of text, without a newline at the end."""
     rows = [*_what_runs(found), *_what_is_there(found), ("resume", _resume_text(found))]
     lines = [f"{name:<15}{text}" for name, text in rows]
     lines += _iterations(found)
@@ -96,7 +96,7 @@ def inspection_table(found: Inspection) -> str:
 
 
 def _complete(folder: Path) -> Manifest:
-    """Read the manifest, with what became complete after it was written."""
+    """Read the manifest, and add the iterations that became complete after its last write."""
     manifest = Manifest.read(folder)
     manifest.extend()
     return manifest
@@ -172,13 +172,13 @@ def _resume_text(found: Inspection) -> str:
 
 
 def _iterations(found: Inspection) -> list[str]:
-    """One line per iteration that the master file or the manifest knows."""
+    """Return one line for each iteration in the master file or the manifest."""
     last = max(len(found.change), *found.manifest.rows, -1)
     first = max(0, last + 1 - _SHOWN)
     facts = found.facts
     points = facts["counts"] == "points"
     what, shown = ("round", "least step") if points else ("iteration", "worst change")
-    told = f"parts (tolerance {facts['tolerance']:g} {facts['unit']})"
+    told = f"parts (tolerance {facts['tolerance']:g} {facts['tolerance_unit']})"
     lines = ["", f"{what:<15}{shown:<15}{told}"]
     if first:
         lines.append(f"0 to {first - 1:<10} ...")
@@ -186,7 +186,7 @@ def _iterations(found: Inspection) -> list[str]:
         worst = ""
         if 0 < k <= len(found.change):
             row = found.change[k - 1]
-            worst = f"{row.min():g}" if points else f"{row.max():.3g} {facts['unit']}"
+            worst = f"{row.min():g}" if points else f"{row.max():.3g} {facts['tolerance_unit']}"
         lines.append(f"{k:<15}{worst:<15}{_parts_text(found, k)}".rstrip())
     return lines if last >= 0 else []
 

@@ -13,32 +13,32 @@ from pint_diffusion.report.summary import mean_difference
 from pint_diffusion.store.record import RunRecord
 
 _TILE = 112
-"""Small pictures are enlarged, by whole numbers, to about this many pixels."""
+"""Pixels of a small picture after its enlargement by a whole number, about."""
 _GAP = 4
 _SIDE = 8192
-"""Longest side of samples.png; what does not fit is left out, and the picture says so."""
+"""Longest side of samples.png in pixels; the picture says so if samples do not fit."""
 _COLUMNS = 10
 _ROWS = 4
 _DPI = 150
 
 
 def draw_samples(record: RunRecord, path: str | Path) -> None:
-    """Write the samples of a run as one PNG, see `draw_answer`."""
+    """Draw the samples of a run as one PNG, see `draw_answer`."""
     draw_answer(record.samples, record.facts["data_range"], path)
 
 
 def draw_answer(samples: NDArray[Any], data_range: Sequence[float], path: str | Path) -> None:
-    """Write samples as one PNG.
+    """Draw samples as one PNG.
 
-    Pictures, (1|3, H, W) or (H, W), make a near-square grid, the data range going from black to
+    Pictures, (1|3, H, W) or (H, W), make a near-square grid. The data range goes from black to
     white; not-a-number is magenta. Latents, (4+, H, W), show their first three channels,
-    normalised over all samples. Other data is scattered by its first two values, or counted in a
-    histogram if there is only one.
+    normalised over all samples. Other data make a scatter plot of their first two values, or a
+    histogram if there is only one value.
 
     Parameters
     ----------
     samples : array, shape (S, *shape)
-        What is drawn.
+        The samples.
     data_range : two floats
         Least and greatest value of clean data.
     path : path
@@ -71,11 +71,11 @@ def draw_answer(samples: NDArray[Any], data_range: Sequence[float], path: str | 
 
 
 def draw_refinement(record: RunRecord, path: str | Path) -> None:
-    """Write the answer u_M^k of every iteration k, beside the sequential sampler's, as one PNG.
+    """Draw the answer u_M^k of every iteration k, beside the sequential sampler's, as one PNG.
 
     Under each picture stands its mean absolute difference to the sequential answer, or to the
-    last iteration if there is none, on the [0, 255] scale. The first samples are the rows; of
-    more than ten columns, the first ones and the last are shown.
+    last iteration if there is none, in 1/255 of the data range. The first samples are the rows. Of
+    more than ten columns the picture has the first ones and the last.
 
     Parameters
     ----------
@@ -92,7 +92,7 @@ def draw_refinement(record: RunRecord, path: str | Path) -> None:
 
 
 def _columns(record: RunRecord) -> list[tuple[str, NDArray[Any]]]:
-    """Titles and answers (S, *shape) of the columns; the reference comes last."""
+    """Return titles and answers (S, *shape) of the columns; the reference comes last."""
     room = _COLUMNS - (record.sequential is not None)
     if record.boundary is None:
         columns = [(f"k = {record.facts.get('iterations', 0)}", record.samples)]
@@ -106,7 +106,7 @@ def _columns(record: RunRecord) -> list[tuple[str, NDArray[Any]]]:
 
 
 def _draw_strip(record: RunRecord, columns: list[tuple[str, NDArray[Any]]], path: Any) -> None:
-    """Pictures in rows (samples) and columns (iterations), placed to the pixel."""
+    """Draw pictures in rows (samples) and columns (iterations), placed to the pixel."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -154,7 +154,7 @@ def _draw_strip(record: RunRecord, columns: list[tuple[str, NDArray[Any]]], path
 def _draw_points(
     columns: list[tuple[str, NDArray[Any]]], data_range: Sequence[float], path: Any
 ) -> None:
-    """One scatter plot or histogram of all samples per column, on common axes."""
+    """Draw one scatter plot or histogram of all samples per column, on common axes."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -210,7 +210,7 @@ def _is_picture(shape: tuple[int, ...]) -> bool:
 def _pixels(
     answers: NDArray[Any], samples: NDArray[Any], data_range: Sequence[float]
 ) -> NDArray[np.uint8]:
-    """Turn states (S, *shape) into RGB pictures, (S, H, W, 3); ``samples`` set latents' limits."""
+    """Return states (S, *shape) as RGB pictures, (S, H, W, 3); ``samples`` set latents' limits."""
     shape = samples.shape[1:]
     x = answers.reshape(len(answers), -1, *shape[-2:]).astype(np.float64)
     if x.shape[1] <= 3:

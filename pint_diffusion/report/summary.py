@@ -18,17 +18,28 @@ _RANKS_LISTED = 8
 
 
 class Shares(NamedTuple):
-    """Where one rank's time went, in seconds of the span 0 .. last event of any rank."""
+    """The time of one rank from 0 to the last event of any rank, in seconds.
+
+    Attributes
+    ----------
+    evaluating : float
+        Seconds in network calls.
+    waiting : float
+        Seconds of waiting for values.
+    rest : float
+        All other seconds.
+    messages : float
+        Seconds with a message under way; they overlap the other three.
+    """
 
     evaluating: float
     waiting: float
     rest: float
     messages: float
-    """Time with a message on its way; it overlaps the other three."""
 
 
 def summary_table(record: RunRecord) -> str:
-    """Render what a run did, how long it took and how good the answer is.
+    """Return the summary of a run: what it did, how long it took, how good the answer is.
 
     Parameters
     ----------
@@ -50,7 +61,7 @@ def summary_table(record: RunRecord) -> str:
 
 
 def mean_difference(a: NDArray[Any], b: NDArray[Any], data_range: Sequence[float]) -> float:
-    """Mean of ``|a - b|``, with the data range stretched to [0, 255]."""
+    """Return the mean of ``|a - b|`` in 1/255 of the data range."""
     low, high = (float(x) for x in data_range)
     return float(np.abs(a.astype(np.float64) - b).mean() * 255.0 / (high - low))
 
@@ -58,15 +69,15 @@ def mean_difference(a: NDArray[Any], b: NDArray[Any], data_range: Sequence[float
 def time_shares(events: NDArray[Any], ranks: int) -> list[Shares]:
     """Divide every rank's time into evaluating, waiting and the rest.
 
-    Intervals of one kind are united first: the rows of a batched network call share one interval
-    and count once.
+    The function first unites the intervals of one kind: the rows of a batched network call share
+    one interval and count once.
 
     Parameters
     ----------
-    events : array of `EVENT_DTYPE`
-        What every rank did when.
+    events : array of `EVENT_DTYPE`, shape (rows,)
+        Events of all ranks.
     ranks : int
-        Ranks of the run; one without events has spent all its time on the rest.
+        Number of ranks; a rank without events has spent all its time on the rest.
 
     Returns
     -------
@@ -85,7 +96,7 @@ def time_shares(events: NDArray[Any], ranks: int) -> list[Shares]:
 
 
 def _union(rows: NDArray[Any]) -> float:
-    """Length of the union of the rows' intervals, from time 0 on."""
+    """Return the length of the union of the rows' intervals, from time 0 on, in seconds."""
     if not rows.size:
         return 0.0
     rows = rows[np.argsort(rows["start"], kind="stable")]
@@ -95,30 +106,31 @@ def _union(rows: NDArray[Any]) -> float:
 
 
 def _converged(record: RunRecord) -> bool:
-    """Whether nothing is left to iterate for: the tolerance was met, or the answer is exact."""
+    """Return whether the run met the tolerance or the answer is exact."""
     return bool(record.facts["converged"]) or bool(record.facts.get("exact", False))
 
 
 def _warnings(record: RunRecord) -> list[str]:
-    """What a reader must not overlook, above everything else."""
+    """Return the warning that stands above the summary of a run that has not converged."""
     lines = []
     facts = record.facts
     if not _converged(record):
         missed = int((record.stopped_at == 0).sum())
         k, instead = int(facts["iterations"]), " or --tolerance"
-        did = f"never changed by less than {facts['tolerance']:g} {facts['unit']}"
+        did = f"never changed by less than {facts['tolerance']:g} {facts['tolerance_unit']}"
         if counts_points(record):
             did, instead = f"did not reach step {record.bounds[-1]}", ""
         lines.append(
             f"*** NOT CONVERGED after {k} {_unit(record, k)}: {missed} of "
             f"{_samples(len(record.samples))} {did}."
-            f"\n*** Raise --max-iterations ({facts['most']} are always enough){instead}."
+            f"\n*** Raise --max-iterations ({facts['enough_iterations']} are always enough)"
+            f"{instead}."
         )
     return lines
 
 
 def _notes(record: RunRecord) -> list[str]:
-    """What the figures above do not show."""
+    """Return a note on what the figures above do not show."""
     cores = record.facts.get("cores_per_rank", 1)
     if cores >= 1:
         return []
@@ -181,10 +193,11 @@ def _how_it_stopped(record: RunRecord) -> list[tuple[str, str]]:
         ending = "NOT CONVERGED"
     else:
         ending = f"done, {sweeps} sweeps of every slice" if sweeps else "converged"
-    tolerance = f"{facts['tolerance']:g} {facts['unit']}"
+    unit = facts["tolerance_unit"]
+    tolerance = f"{facts['tolerance']:g} {unit}"
     if sweeps:
         tolerance = "none, slices ended after their sweeps"
-    change = f"{record.change[-1].max():.3g} {facts['unit']} (worst sample), tolerance {tolerance}"
+    change = f"{record.change[-1].max():.3g} {unit} (worst sample), tolerance {tolerance}"
     rows = [
         (_unit(record), f"{k}, {ending}"),
         ("tolerance", tolerance) if counts_points(record) else (f"change at iteration {k}", change),
@@ -215,7 +228,7 @@ def _what_it_cost(record: RunRecord) -> list[tuple[str, str]]:
 
 
 def bound_text(record: RunRecord) -> str:
-    """The dataflow bound of a Parareal run with its formula; empty for other methods."""
+    """Return the dataflow bound of a Parareal run with its formula; empty for other methods."""
     k = int(record.facts.get("iterations", 0))
     if not record.facts["uses_coarse"] or is_resumed(record):
         return ""
@@ -228,7 +241,7 @@ def bound_text(record: RunRecord) -> str:
 
 
 def counts_points(record: RunRecord) -> bool:
-    """Whether an iteration is a round that puts points of the grid behind a sample."""
+    """Return whether the iterations are rounds, with a number of points behind each sample."""
     return bool(record.facts["counts"] == "points")
 
 
@@ -238,7 +251,7 @@ def _unit(record: RunRecord, count: int = 2) -> str:
 
 
 def is_resumed(record: RunRecord) -> bool:
-    """Whether the run went on from files, so that what was counted is only a part of it."""
+    """Return whether the run was resumed: its counts are those of the last segment only."""
     return int(record.facts.get("segment", 0)) > 0
 
 
@@ -277,7 +290,7 @@ def _error_text(record: RunRecord) -> str:
 
 
 def _time_table(record: RunRecord) -> list[str]:
-    """Where the time went: a line per rank, or three order statistics of many ranks."""
+    """Return the table of `time_shares`: a line per rank, or three statistics of many ranks."""
     if not record.events.size:
         return []
     span = float(record.events["stop"].max()) or 1.0
@@ -300,7 +313,7 @@ def _time_table(record: RunRecord) -> list[str]:
 
 
 def _seconds(time: float) -> str:
-    """Three significant digits, with a unit that suits."""
+    """Return seconds with three significant digits and a suitable unit."""
     if time >= 100:
         return f"{time:.0f} s"
     return f"{time:.3g} s" if time >= 1 or time == 0 else f"{1e3 * time:.3g} ms"
@@ -311,6 +324,6 @@ def _samples(count: int) -> str:
 
 
 def _some(names: list[str], most: int = 4) -> str:
-    """Join the first names; say how many were left out."""
+    """Return the first names, and how many more there are."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more

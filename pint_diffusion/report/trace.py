@@ -18,14 +18,14 @@ from pint_diffusion.store.master import EVENTS, open_master, own_dataset, read_f
 from pint_diffusion.store.part import read_sealed
 
 _GAP = 1e-3
-"""Seconds between one segment and the next: how long nobody ran is not known."""
+"""Seconds between one segment and the next in the trace; the true time is not known."""
 
 
 def write_trace(folder: Path, path: Path) -> int:
     """Write the events of all segments of a run in the trace event format of Chrome.
 
-    A rank is a process. Its threads are its waiting, its slices, and as many more as messages are
-    under way at once. The segments of a run that was resumed follow one another.
+    A rank is a process. It has a thread for waiting, one for each slice, and as many more as
+    messages are under way at once. The segments of a resumed run follow one another.
 
     Parameters
     ----------
@@ -37,7 +37,7 @@ def write_trace(folder: Path, path: Path) -> int:
     Returns
     -------
     int
-        Events written.
+        Number of events.
 
     Raises
     ------
@@ -71,16 +71,16 @@ def write_trace(folder: Path, path: Path) -> int:
                 }
             )
         begin += max(float(rows["stop"].max(initial=0.0)), 0.0) + _GAP
-    told = {"traceEvents": [*_names(hosts, threads), *made], "displayTimeUnit": "ms"}
+    trace = {"traceEvents": [*_names(hosts, threads), *made], "displayTimeUnit": "ms"}
     try:
-        path.write_text(json.dumps(told), encoding="utf-8")
+        path.write_text(json.dumps(trace), encoding="utf-8")
     except OSError as error:
         raise InputError(f"`trace` {path} can't be written: {error.strerror}") from None
     return len(made)
 
 
 def read_segments(folder: Path) -> dict[int, NDArray[Any]]:
-    """Read the event files of a run: segment -> rows of all its ranks.
+    """Read the event files of a run, segment -> rows of all its ranks.
 
     Raises
     ------
@@ -108,7 +108,7 @@ def _read_events(path: Path) -> NDArray[Any]:
 
 
 def _threads(rows: NDArray[Any], slices: int) -> list[tuple[int, str]]:
-    """Number and name of the thread of each event: boxes of one thread must not cross."""
+    """Return number and name of the thread of each event: boxes of one thread must not cross."""
     lanes = _lanes(rows)
     found = []
     for n, kind, lane in zip(rows["slice"].tolist(), rows["kind"].tolist(), lanes, strict=True):

@@ -30,19 +30,19 @@ _MANY = 9  # iterations, from which on a colour bar replaces the legend's entrie
 
 
 def draw_wavefront(record: RunRecord, path: str | Path) -> None:
-    """Write the measured Gantt chart of a run as one PNG.
+    """Draw the measured Gantt chart of a run as one PNG.
 
-    Every rank is a lane, rank 0 at the top. A box is a network evaluation: its colour is the
-    iteration; hatched ones are coarse solves, cross-hatched ones serve a coarse and a fine solve
-    at once, pale ones belong to iterations beyond the answer (speculation). A rank with several
-    slices has a sub-lane for each, and one for coarse solves it makes for other slices. Rows of
-    one batched call share their sub-lane's height. Grey is waiting; messages are strips at the
-    lane's lower edge.
+    Every rank is a lane, rank 0 at the top. A box is a network evaluation, and its colour is the
+    iteration. Hatched boxes are coarse solves. Cross-hatched ones serve a coarse and a fine solve
+    at once. Pale ones belong to iterations beyond the answer (speculation). A rank with several
+    slices has a sub-lane for each, and one for its coarse solves of other slices. Rows of one
+    batched call share the height of their sub-lane. Grey is waiting; messages are strips at the
+    lower edge of the lane.
 
     Parameters
     ----------
     record : RunRecord
-        The finished run. Time and memory grow linearly with its events.
+        The finished run. Time and memory grow linearly with the number of its events.
     path : path
         The file to write, ``wavefront.png``.
     """
@@ -82,7 +82,7 @@ def draw_wavefront(record: RunRecord, path: str | Path) -> None:
 
 
 def _sublanes(evaluations: NDArray[Any], ranks: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Give every evaluation a sub-lane of its rank; return also how many each rank has."""
+    """Return the sub-lane of every evaluation, and the number of sub-lanes of every rank."""
     sublane = np.zeros(evaluations.size, dtype=np.intp)
     count = np.ones(ranks, dtype=np.intp)
     for rank in range(ranks):
@@ -100,7 +100,7 @@ def _sublanes(evaluations: NDArray[Any], ranks: int) -> tuple[NDArray[np.intp], 
 def _boxes(
     evaluations: NDArray[Any], sublane: NDArray[np.intp], sublanes: NDArray[np.intp]
 ) -> NDArray[np.float64]:
-    """Rectangles (x0, x1, y0, y1) of the evaluations; rows of one call are stacked."""
+    """Return rectangles (x0, x1, y0, y1) of the evaluations; rows of one call are stacked."""
     e = evaluations
     order = np.lexsort((e["slice"], e["iteration"], e["stop"], e["start"], sublane, e["rank"]))
     call = np.stack([e["rank"], sublane, e["start"], e["stop"]], axis=1)[order]
@@ -160,10 +160,10 @@ def _draw_waits(axes: Axes, events: NDArray[Any]) -> None:
 def _draw_evaluations(
     axes: Axes, record: RunRecord, e: NDArray[Any], boxes: NDArray[np.float64], pixel: float
 ) -> dict[bytes, str]:
-    """Draw boxes and what tells kinds apart; return the hatches of the kinds for the legend.
+    """Draw the boxes, with a hatch or stripes by kind; return the hatches for the legend.
 
-    Narrow boxes go without edges, which would hide them. Many or narrow ones have stripes instead
-    of a hatch: Agg takes a millisecond for every hatched path.
+    Narrow boxes have no edges, which would hide them. Many or narrow boxes have stripes instead of
+    a hatch: Agg takes a millisecond for every hatched path.
     """
     colours = _colours(e)[e["iteration"] + 1]
     ahead = _ahead(record, e)
@@ -186,7 +186,7 @@ def _draw_evaluations(
 
 
 def _colours(events: NDArray[Any]) -> NDArray[np.float64]:
-    """RGB of iterations -1 (none), 0, 1, ... up to the last that occurs."""
+    """Return the RGB colours of iterations -1 (none), 0, 1, ... up to the last in the events."""
     import matplotlib
     from matplotlib.colors import to_rgb
 
@@ -200,7 +200,7 @@ def _pale(colours: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _ahead(record: RunRecord, e: NDArray[Any]) -> NDArray[np.bool_]:
-    """Mark evaluations the answer u_M^k does not depend on: F(u^k), and all of iteration k + 1."""
+    """Mark evaluations that the answer u_M^k does not need: F(u^k), and all after iteration k."""
     if counts_points(record) or not record.facts["iterates"] or "iterations" not in record.facts:
         return np.zeros(e.size, dtype=np.bool_)
     k = int(record.facts["iterations"])
@@ -215,7 +215,7 @@ def _draw_slice_numbers(
     room: NDArray[np.float64],
     pixel: float,
 ) -> None:
-    """Write the slice's number into the first full-height box of a solve, if there is room."""
+    """Write the number of the slice into the first full-height box of a solve, if it fits."""
     colours, ahead = _colours(e), _ahead(record, e)
     fine = np.flatnonzero(e["kind"] != b"coarse")
     high = np.round(boxes[fine, 3] - boxes[fine, 2], 9)
@@ -238,7 +238,7 @@ def _draw_slice_numbers(
 
 
 def _draw_messages(axes: Axes, events: NDArray[Any], pixel: float) -> None:
-    """Draw strips below the boxes, never thinner than can be seen."""
+    """Draw strips below the boxes, at least two pixels wide."""
     for kind, (offset, colour) in _STRIPS.items():
         rows = events[events["kind"] == kind]
         top = rows["rank"] + offset
@@ -250,7 +250,7 @@ def _draw_messages(axes: Axes, events: NDArray[Any], pixel: float) -> None:
 def _draw_legend(
     figure: Figure, axes: Axes, record: RunRecord, events: NDArray[Any], hatches: dict[bytes, str]
 ) -> None:
-    """Place what colours, hatches and strips mean to the right of the axes."""
+    """Draw the legend of colours, hatches and strips to the right of the axes."""
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import BoundaryNorm, ListedColormap
     from matplotlib.lines import Line2D

@@ -32,6 +32,14 @@ ATTENTIONS = {
 
 
 def bind_device(choice: str, local_rank: int) -> torch.device:
+    """Choose this rank's device, see `find_device`, and make it torch's current one."""
+    device = find_device(choice, local_rank)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    return device
+
+
+def find_device(choice: str, local_rank: int) -> torch.device:
     """Choose this rank's device: node-local rank modulo visible devices.
 
     Parameters
@@ -56,9 +64,7 @@ def bind_device(choice: str, local_rank: int) -> torch.device:
         )
     if choice == "cpu" or not devices:
         return torch.device("cpu")
-    device = torch.device("cuda", local_rank % devices)
-    torch.cuda.set_device(device)
-    return device
+    return torch.device("cuda", local_rank % devices)
 
 
 def check_dtype(name: str, device: torch.device) -> torch.dtype:

@@ -43,18 +43,38 @@ class Clock(NamedTuple):
 
 
 class EvaluateRequest:
-    """One pending evaluation of the states ``x`` (S, *shape), each at its level; await it."""
+    """One pending evaluation of the states ``x`` (S, *shape), each at its level; await it.
 
-    __slots__ = ("ask", "levels", "meet", "x")
+    Of pending ones that with the least ``order`` is made first: the oldest iteration, and within it
+    what other slices wait for before the walks inside slices.
+    """
+
+    __slots__ = ("ask", "levels", "meet", "order", "x")
 
     def __init__(self, ask: Ask, x: Tensor, levels: Sequence[Level]) -> None:
         self.ask = ask
+        self.order = ask.k, ask.kind == "fine", ask.n
         self.x = x
         self.levels = levels
         at, value = ask.meet or (None, None)
         self.meet = value if at == levels[0] else None
 
     def __await__(self) -> Generator[EvaluateRequest, Prediction, Prediction]:
+        return (yield self)
+
+
+class Together:
+    """Evaluations that do not wait for one another; await it for what is seen in each, in order.
+
+    They share network calls as other pending evaluations do.
+    """
+
+    __slots__ = ("requests",)
+
+    def __init__(self, requests: Sequence[EvaluateRequest]) -> None:
+        self.requests = requests
+
+    def __await__(self) -> Generator[Together, list[Prediction], list[Prediction]]:
         return (yield self)
 
 

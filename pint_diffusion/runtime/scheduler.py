@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine, Generator, Sequence
+from collections.abc import Callable, Collection, Coroutine, Generator, Sequence
+from operator import attrgetter
 from typing import Any, Protocol
 
 import numpy as np
@@ -18,6 +19,7 @@ from torch import Tensor
 
 from pint_diffusion.errors import Interrupted, PeerFailure, TransportError
 from pint_diffusion.numerics.convergence import Outcome
+from pint_diffusion.numerics.prediction import Prediction
 from pint_diffusion.runtime.evaluator import Evaluator
 from pint_diffusion.runtime.events import Event, EventLog
 from pint_diffusion.runtime.requests import (
@@ -27,11 +29,14 @@ from pint_diffusion.runtime.requests import (
     EvaluateRequest,
     Key,
     Layout,
+    Together,
 )
 from pint_diffusion.runtime.transports.base import Control, Message, Transport
 
 PATIENCE = 0.5
 """A call may be held back by this share of the last call's length for a value that is due."""
+
+_order = attrgetter("request.order")
 
 LONGEST_SLEEP = 0.2
 """Seconds after which a rank that waits looks whether somebody asked it to end."""
@@ -63,6 +68,20 @@ class Task:
     def __init__(self, coroutine: Coroutine[Any, Any, None], clock: Clock) -> None:
         self.coroutine = coroutine
         self.clock = clock
+
+
+class Pending:
+    """An evaluation that a task awaits, and where the answer goes if it awaits several."""
+
+    __slots__ = ("answers", "at", "request", "task")
+
+    def __init__(
+        self, task: Task, request: EvaluateRequest, answers: list[Prediction | None], at: int = 0
+    ) -> None:
+        self.task = task
+        self.request = request
+        self.answers = answers
+        self.at = at
 
 
 class Runtime:
@@ -115,7 +134,9 @@ class Runtime:
         self._heard: deque[tuple[int, Tensor]] = deque()
         self._cells: list[Cells] = []
         self._ready: deque[tuple[Task, Any]] = deque()
-        self._pending: list[tuple[Task, EvaluateRequest]] = []
+        self._pending: list[Pending] = []
+        self._open: tuple[Evaluator, list[Pending], float] | None = None
+        self._busy_until = 0.0
         self._waiting: dict[Key, list[Task]] = {}
         self._values: dict[Key, tuple[Tensor | None, Clock, int]] = {}
         self._delivered: set[Key] = set()
@@ -123,6 +144,9 @@ class Runtime:
         self._last_call = 0.0
         self._calls = 0
         self._stopped = False
+        self._last: int | None = None  # iteration of the answer, once it is known
+        self._promised: Callable[[int], Collection[int]] = lambda k: ()
+        self._recorded: dict[int, int] = {}  # column -> iteration
 
     # ---- what methods use ------------------------------------------------------------------
 
@@ -146,8 +170,20 @@ class Runtime:
             self._ready.append((Task(work(*args), clock), None))
 
     def keep(self, n: int, k: int, value: Tensor) -> None:
-        """Record column ``n`` of iteration ``k``, which every rank has, on this one."""
+        """Record column ``n`` of iteration ``k`` on this rank; in the order of iterations."""
+        self._settle()
         self._outputs.state(n, k, value)
+        self._recorded[n] = k
+        if self._last is not None:
+            self._end_after(self._last)
+
+    def keeps(self, columns: Callable[[int], Collection[int]]) -> None:
+        """Promise that this rank will `keep` the columns ``columns(k)`` of iteration k.
+
+        When the run is finished after iteration k, this rank goes on until it has done so. The
+        method sees to it that it can, with what other ranks make before they have kept theirs.
+        """
+        self._promised = columns
 
     def boundary(self, n: int, k: int) -> None:
         """Tell the outputs that boundary state u_n^k, n < M, exists. Rank 0."""
@@ -161,13 +197,21 @@ class Runtime:
         return AnswerRequest(k, answer, change)
 
     def finish(self, outcome: Outcome) -> None:
-        """End the run on every rank; called on the one rank that knows the outcome."""
+        """End the run on every rank; called on the one rank that knows the outcome.
+
+        When `run` has returned, every rank has recorded what it keeps of the last iteration.
+        """
         assert self._current is not None
         self.outcome = outcome
         self.clock = self._current.clock
         self.finished_at = self._events.now()
-        self._tell_all(Control.STOP)
-        self._stopped = True
+        self._tell_all(Control.STOP, outcome.iterations)
+        self._end_after(outcome.iterations)
+
+    def _end_after(self, k: int) -> None:
+        """Stop this rank, once it has recorded what it has promised of iteration ``k``."""
+        self._last = k
+        self._stopped = all(self._recorded.get(n, -1) >= k for n in self._promised(k))
 
     # ---- the loop --------------------------------------------------------------------------
 
@@ -226,7 +270,8 @@ class Runtime:
                 raise TransportError(f"{second}, after {error!r}") from error
             raise
         self._abandon()
-        yield from self._heard
+        while self._heard:
+            yield self._heard.popleft()
 
     def _show(
         self, task: Task, asked: AnswerRequest
@@ -246,6 +291,8 @@ class Runtime:
 
     def _look(self) -> None:
         """See whether the outputs end the run; if this rank was asked to end, tell the others."""
+        if self._last is not None:
+            return  # it has ended: this rank records its last checkpoint
         try:
             self._outputs.check()
         except Interrupted:
@@ -264,7 +311,11 @@ class Runtime:
             finally:
                 self._current = None
             if isinstance(request, EvaluateRequest):
-                self._pending.append((task, request))
+                self._pending.append(Pending(task, request, []))
+            elif isinstance(request, Together):
+                answers: list[Prediction | None] = [None] * len(request.requests)
+                for at, one in enumerate(request.requests):
+                    self._pending.append(Pending(task, one, answers, at))
             elif isinstance(request, AnswerRequest):
                 self._asking = task, request
             elif request.key in self._values:
@@ -272,21 +323,23 @@ class Runtime:
             else:
                 self._waiting.setdefault(request.key, []).append(task)
 
-    def _choose(self) -> list[tuple[Task, EvaluateRequest]]:
+    def _choose(self) -> list[Pending]:
         """Pick the evaluations of the next call, oldest iteration first.
 
         If all of them had better share their call with what a value from another rank sets off,
         wait a little for that value: two evaluations in one call instead of one after the other.
         """
         batch = self._oldest()
+        if self._batch_limit == 1:
+            return batch
         meet = {
-            request.meet.key
-            for _, request in batch
-            if request.meet is not None
-            and request.meet.remote
-            and request.meet.key not in self._delivered
+            pending.request.meet.key
+            for pending in batch
+            if pending.request.meet is not None
+            and pending.request.meet.remote
+            and pending.request.meet.key not in self._delivered
         }
-        if meet and len(meet) == len(batch) and self._batch_limit != 1:
+        if meet and len(meet) == len(batch):
             deadline = time.perf_counter() + PATIENCE * self._last_call
             while not (self._stopped or self._asking or meet <= self._delivered):
                 left = deadline - time.perf_counter()
@@ -295,32 +348,61 @@ class Runtime:
                 self._idle(left)
                 self._advance()
             batch = [] if self._stopped else self._oldest()
-        for _, request in batch:
-            request.meet = None
+        for pending in batch:
+            pending.request.meet = None
         return batch
 
-    def _oldest(self) -> list[tuple[Task, EvaluateRequest]]:
-        # Within an iteration first what other slices wait for, then the walks within slices.
-        self._pending.sort(key=lambda p: (p[1].ask.k, p[1].ask.kind == "fine", p[1].ask.n))
-        network = self._pending[0][1].ask.network if self._pending else 0
-        return [p for p in self._pending if p[1].ask.network == network][: self._batch_limit]
+    def _oldest(self) -> list[Pending]:
+        """Return what may go into the next call: evaluations of one network, in their order."""
+        pending = self._pending
+        if len(pending) > 1:
+            pending.sort(key=_order)
+        if len(self._evaluators) > 1 and pending:
+            network = pending[0].request.ask.network
+            pending = [one for one in pending if one.request.ask.network == network]
+        return pending[: self._batch_limit]
 
-    def _call(self, batch: list[tuple[Task, EvaluateRequest]]) -> None:
+    def _call(self, batch: list[Pending]) -> None:
         """Make one network call and wake the coroutines that asked for it."""
-        chosen = {id(request) for _, request in batch}
-        self._pending = [p for p in self._pending if id(p[1]) not in chosen]
+        self._settle()
+        if self._pending[: len(batch)] == batch:
+            del self._pending[: len(batch)]
+        else:
+            chosen = set(map(id, batch))
+            self._pending = [one for one in self._pending if id(one) not in chosen]
+        evaluator = self._evaluators[batch[0].request.ask.network]
         start = self._events.now()
-        network = batch[0][1].ask.network
-        predictions = self._evaluators[network]([request for _, request in batch])
-        stop = self._events.now()
-        self._last_call = stop - start
-        self._events.longest = max(self._events.longest, stop - start)
-        self._calls = 1 + max(self._calls, *(task.clock.calls for task, _ in batch))
-        for (task, request), prediction in zip(batch, predictions, strict=True):
-            ask = request.ask
-            self._events.add(Event(ask.n, ask.k, ask.kind, start, stop))
+        predictions = evaluator([pending.request for pending in batch])
+        self._open = evaluator, batch, start
+        if not evaluator.late:
+            self._settle()
+        self._calls = 1 + max(self._calls, *(pending.task.clock.calls for pending in batch))
+        for pending, prediction in zip(batch, predictions, strict=True):
+            answer: Any = prediction
+            if pending.answers:
+                pending.answers[pending.at] = prediction
+                if None in pending.answers:
+                    continue
+                answer = pending.answers
+            task = pending.task
             task.clock = Clock(task.clock.deep + 1, self._calls)
-            self._ready.append((task, prediction))
+            self._ready.append((task, answer))
+
+    def _settle(self) -> None:
+        """Look at what the last network call returned; nothing of it leaves this rank before."""
+        if self._open is None:
+            return
+        (evaluator, batch, start), self._open = self._open, None
+        seconds, stop = evaluator.check(), self._events.now()
+        if seconds:  # a GPU begins when the call before has ended, and its caller goes on at once
+            start = max(start, self._busy_until)
+            stop = start + seconds
+        self._busy_until = stop
+        self._last_call = stop - start
+        self._events.longest = max(self._events.longest, self._last_call)
+        for pending in batch:
+            ask = pending.request.ask
+            self._events.add(Event(ask.n, ask.k, ask.kind, start, stop))
 
     def _idle(self, timeout: float | None) -> None:
         """Sleep until something has arrived, or for ``timeout`` seconds, or until interrupted."""
@@ -336,21 +418,26 @@ class Runtime:
 
     def _put(self, cells: Cells, key: Key, data: Tensor | None) -> None:
         assert self._current is not None
+        self._settle()
         if cells.made_on(key.n) != self.rank:
             raise RuntimeError(f"{key} is made on rank {cells.made_on(key.n)}, not {self.rank}")
         clock = self._current.clock
-        for rank in sorted(set(cells.read_on(key.n))):
-            if rank == self.rank:
-                self._deliver(cells, key, clock, data)
-            else:
-                self._transport.send(rank, Message(key, clock, data))
+        readers = set(cells.read_on(key.n))
+        others = sorted(readers - {self.rank})
+        if others:
+            self._transport.send(others, Message(key, clock, data))
+        if self.rank in readers:
+            self._deliver(cells, key, clock, data, data)
 
-    def _deliver(self, cells: Cells, key: Key, clock: Clock, data: Tensor | None) -> None:
+    def _deliver(
+        self, cells: Cells, key: Key, clock: Clock, data: Tensor | None, kept: Tensor | None
+    ) -> None:
+        """Hand a value to those who await it; ``kept`` has the same values, to be recorded."""
         if key in self._delivered:
             raise RuntimeError(f"{key} was made twice")
         self._delivered.add(key)
         if cells.kept_on is not None and cells.kept_on(key.n) == self.rank:
-            self._outputs.state(key.n, key.k, data)
+            self._outputs.state(key.n, key.k, kept)
         self._values[key] = (data, clock, cells.read_on(key.n).count(self.rank))
         for task in self._waiting.pop(key, []):
             self._hand_out(task, key)
@@ -370,7 +457,7 @@ class Runtime:
         for message in messages:
             key = message.key
             if key.cells == Control.STOP:
-                self._stopped = True
+                self._end_after(key.k)
             elif key.cells == Control.FAILURE:
                 raise PeerFailure(f"rank {key.n} failed")
             elif key.cells == Control.INTERRUPT:
@@ -379,29 +466,22 @@ class Runtime:
                 self._outputs.decided(key.k, key.cells == Control.WRITE)
             elif key.cells == Control.ANSWER:
                 assert self._shown is not None
-                answer = self._unpack(self._shown, message.data)
+                answer, _ = _unpacked(message.data, self._shown)
                 assert answer is not None
                 self._heard.append((key.k, answer))
             else:
                 cells = self._cells[key.cells]
-                self._deliver(cells, key, message.clock, self._unpack(cells.layout, message.data))
+                # Recorded is what has come, on the host: the device need not give it back.
+                self._deliver(cells, key, message.clock, *_unpacked(message.data, cells.layout))
         return bool(messages)
 
-    def _unpack(self, layout: Layout, raw: Tensor | None) -> Tensor | None:
-        if raw is None:
-            return None
-        shape, dtype, device = layout
-        return raw.view(dtype).view(shape).to(device, non_blocking=True)
-
     def _tell_all(self, control: Control, k: int = 0, data: Tensor | None = None) -> None:
-        message = Message(Key(control, self.rank, k), Clock(), data)
-        for rank in range(self.size):
-            if rank != self.rank:
-                self._transport.send(rank, message)
+        others = [rank for rank in range(self.size) if rank != self.rank]
+        self._transport.send(others, Message(Key(control, self.rank, k), Clock(), data))
 
     def _abandon(self) -> None:
         """Drop what is still speculation and drain the messages under way."""
-        tasks = [task for task, _ in (*self._ready, *self._pending)]
+        tasks = [*(task for task, _ in self._ready), *(one.task for one in self._pending)]
         for task in (*tasks, *(t for waiting in self._waiting.values() for t in waiting)):
             task.coroutine.close()
         self._ready.clear()
@@ -409,3 +489,11 @@ class Runtime:
         self._waiting.clear()
         self._values.clear()
         self._transport.close()
+
+
+def _unpacked(raw: Tensor | None, layout: Layout) -> tuple[Tensor | None, Tensor | None]:
+    """Return a value that has arrived, on the device of its layout and on the host."""
+    if raw is None:
+        return None, None
+    host = raw.view(layout.dtype).view(layout.shape)
+    return host.to(layout.device, non_blocking=True), host

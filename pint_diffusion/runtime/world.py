@@ -5,16 +5,28 @@ from __future__ import annotations
 import os
 import socket
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeAlias, TypeVar
 
 from pint_diffusion.errors import InputError, PintError
 
 if TYPE_CHECKING:
+    import torch
     from mpi4py import MPI
 
+    from pint_diffusion.runtime.events import EventLog
+    from pint_diffusion.runtime.talk import Talk
+    from pint_diffusion.runtime.transports.base import Transport
+
 T = TypeVar("T")
+
+Communicator: TypeAlias = "MPI.Comm | Literal['auto'] | None"
+"""What a caller may name the processes of a run by, see `world_of`."""
+
+OnSilence = Callable[[str], None]
+"""Is told which rank has fallen silent, in a sentence."""
 
 _LAUNCHERS = (
     # name, size, rank, and a variable without which the first two do not speak of this process
@@ -51,8 +63,12 @@ def read_launcher(environment: Mapping[str, str] = os.environ) -> Launcher | Non
 
 
 @dataclass(frozen=True)
-class World:
-    """The processes of a run.
+class World(ABC):
+    """The processes of a run, as one of them sees it.
+
+    `LocalWorld` is this process alone; `MpiWorld` (`runtime.mpi_world`) are the ranks of an MPI
+    communicator. Every rank calls `agree`, `gather`, `share`, `barrier`, `transport` and `talk`
+    in the same order.
 
     Attributes
     ----------
@@ -60,20 +76,65 @@ class World:
         This process and how many there are.
     local_rank, local_size : int
         The same among the processes on this host.
-    comm : MPI.Comm or None
-        Their communicator; None in a run of one process without MPI.
     """
 
     rank: int = 0
     size: int = 1
     local_rank: int = 0
     local_size: int = 1
-    comm: MPI.Comm | None = None
 
     @property
     def host(self) -> str:
         """Name of this host."""
         return socket.gethostname()
+
+    @property
+    @abstractmethod
+    def library(self) -> str:
+        """First line of the MPI library's version; ``none`` without MPI."""
+
+    @abstractmethod
+    def gather(self, value: T) -> list[T]:
+        """Collect one small object per rank, on every rank."""
+
+    @abstractmethod
+    def share(self, value: T) -> T:
+        """Rank 0's object, on every rank."""
+
+    @abstractmethod
+    def barrier(self) -> None:
+        """Wait for every rank, sleeping."""
+
+    @abstractmethod
+    def transport(
+        self,
+        events: EventLog,
+        device: torch.device,
+        patience: float | None,
+        on_silence: OnSilence | None = None,
+    ) -> Transport:
+        """Make what moves the messages of one run; its time begins here, on all ranks at once.
+
+        Parameters
+        ----------
+        events : EventLog
+            Is told when each message left and arrived.
+        device : torch.device
+            Where this rank's states live.
+        patience : float or None
+            Seconds of silence after which another rank is taken for lost; None: never.
+        on_silence : callable, optional
+            Is told who fell silent, before this rank's `Runtime` raises TransportError. A thread of
+            the transport calls it, so it is called during a network call too, and may end the job.
+        """
+
+    @abstractmethod
+    def talk(self) -> Talk:
+        """Make what the checks talk through: messages that give up after a time."""
+
+    @abstractmethod
+    def abort(self, code: int) -> NoReturn:
+        """End every rank now; for the command, when the ranks can't agree any more."""
 
     def agree(self, check: Callable[[], T]) -> T:
         """Run a check on every rank; if it fails on one, all raise that rank's error.
@@ -94,40 +155,70 @@ class World:
                 raise type(first)(str(first) if everywhere else f"rank {rank} on {host}: {first}")
         return result
 
-    def gather(self, value: T) -> list[T]:
-        """Collect one small object per rank, on every rank."""
-        return [value] if self.comm is None else self.comm.allgather(value)
-
-    def share(self, value: T) -> T:
-        """Rank 0's object, on every rank."""
-        return value if self.comm is None else self.comm.bcast(value)
-
     def host_cores(self) -> int:
         """Cores that the ranks of this host may use together."""
         masks = self.gather((self.host, os.sched_getaffinity(0)))
         return len(set().union(*(mask for host, mask in masks if host == self.host)))
 
+
+class LocalWorld(World):
+    """The world of one process: nothing is sent, and no MPI library is needed."""
+
+    @property
+    def library(self) -> str:
+        """There is none."""
+        return "none"
+
+    def gather(self, value: T) -> list[T]:
+        """Return what this process gives."""
+        return [value]
+
+    def share(self, value: T) -> T:
+        """Return what this process gives."""
+        return value
+
     def barrier(self) -> None:
-        """Wait for every rank, sleeping."""
-        if self.comm is not None:
-            from pint_diffusion.runtime.transports.mpi import poll_barrier
+        """There is nobody to wait for."""
 
-            poll_barrier(self.comm)
+    def transport(
+        self,
+        events: EventLog,
+        device: torch.device,
+        patience: float | None,
+        on_silence: OnSilence | None = None,
+    ) -> Transport:
+        """Make a transport with nobody to send to."""
+        from pint_diffusion.runtime.transports.local import LocalTransport
 
-    def abort(self, code: int) -> None:
-        """End every rank now; the last resort when the ranks can't agree any more."""
-        sys.stderr.flush()
-        sys.stdout.flush()
-        if self.comm is not None and self.size > 1:
-            self.comm.Abort(code)
+        events.restart_clock()
+        return LocalTransport()
+
+    def talk(self) -> Talk:
+        """Talk to nobody."""
+        from pint_diffusion.runtime.talk import Talk
+
+        return Talk(None)
+
+    def abort(self, code: int) -> NoReturn:
+        """End this process."""
+        flush()
         os._exit(code)
 
 
-def open_world(transport: Literal["auto", "local", "mpi"]) -> World:
-    """Find the processes of this run.
+def flush() -> None:
+    """Write out what was printed, before a process ends without doing so itself."""
+    sys.stderr.flush()
+    sys.stdout.flush()
 
-    ``auto`` is ``mpi`` if a launcher started this process and ``local`` otherwise; ``local`` needs
-    no MPI library.
+
+def open_world(transport: str) -> World:
+    """Find the processes of this program.
+
+    Parameters
+    ----------
+    transport : {"auto", "local", "mpi"}
+        ``auto`` is ``mpi`` if a launcher started this process and ``local`` otherwise; ``local``
+        needs no MPI library.
 
     Raises
     ------
@@ -144,7 +235,7 @@ def open_world(transport: Literal["auto", "local", "mpi"]) -> World:
                 f"`transport` local means one process, but {launcher.name} started "
                 f"{launcher.size}: start one process, or use `transport` mpi"
             )
-        return World()
+        return LocalWorld()
     try:
         from mpi4py import MPI
     except Exception as error:
@@ -152,20 +243,36 @@ def open_world(transport: Literal["auto", "local", "mpi"]) -> World:
             f"mpi4py found no MPI library ({error}): load your cluster's MPI, or "
             "pip install 'pint-diffusion[mpich]', or use `transport` local in one process"
         ) from None
-    comm = MPI.COMM_WORLD
-    if launcher is not None and launcher.size != comm.size:
+    if launcher is not None and launcher.size != MPI.COMM_WORLD.size:
         raise InputError(
-            f"{launcher.name} started {launcher.size} processes but MPI sees {comm.size}: "
-            "mpi4py's MPI library and the launcher do not belong together; run "
-            "'pint-diffusion check' and use the launcher of that library (with Slurm: "
+            f"{launcher.name} started {launcher.size} processes but MPI sees "
+            f"{MPI.COMM_WORLD.size}: mpi4py's MPI library and the launcher do not belong together; "
+            "run 'pint-diffusion check' and use the launcher of that library (with Slurm: "
             "srun --mpi=pmi2 or --mpi=pmix)"
         )
-    if MPI.Query_thread() < MPI.THREAD_SERIALIZED:
-        raise InputError(
-            "this MPI library gives no thread the right to call it beside the main one "
-            "(MPI_THREAD_SERIALIZED is needed): use a build with thread support"
-        )
-    node = comm.Split_type(MPI.COMM_TYPE_SHARED)
-    local_rank, local_size = node.rank, node.size
-    node.Free()
-    return World(comm.rank, comm.size, local_rank, local_size, comm)
+    return world_of(MPI.COMM_WORLD)
+
+
+def world_of(comm: Communicator) -> World:
+    """Find the processes that a communicator joins.
+
+    Parameters
+    ----------
+    comm : MPI.Comm, "auto" or None
+        A communicator: its ranks, each of which calls this. ``auto``: all ranks if a launcher
+        started the program, else this process. None: this process alone, whoever started it.
+
+    Raises
+    ------
+    InputError
+        If it is none of these, or if its MPI library can't be used.
+    """
+    if comm is None:
+        return LocalWorld()
+    if isinstance(comm, str):
+        if comm != "auto":
+            raise InputError(f"`comm` is {comm!r}: give a communicator of mpi4py, 'auto' or None")
+        return open_world("auto")
+    from pint_diffusion.runtime.mpi_world import MpiWorld
+
+    return MpiWorld.of(comm)

@@ -96,16 +96,6 @@ def noise_weights(propagator: Propagator, steps: Sequence[int]) -> list[float]:
     return weights[::-1]
 
 
-def frozen_growth(propagator: Propagator, i: int) -> float:
-    """Return A of step ``i`` of a one-step solver, x' = A x + ..., while what eps is stays."""
-    zero, one = (torch.full((1, 1), value, dtype=torch.float64) for value in (0.0, 1.0))
-
-    def noiseless(x: Tensor, level: Level) -> Prediction:
-        return Prediction(x / level.a, 0 * x, 0 * x)
-
-    return float(replace(propagator, noise=lambda i: zero).replay(noiseless, one, (), i)[0])
-
-
 class BlindNetwork:
     """Sees x0 = 0 in every state, and counts how often it is asked."""
 

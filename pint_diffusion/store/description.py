@@ -9,12 +9,10 @@ from typing import Any
 import h5py
 import numpy as np
 import torch
-import yaml
 
 import pint_diffusion
-from pint_diffusion.build.plan import Plan, Sampling
-from pint_diffusion.methods.method import Method
-from pint_diffusion.options import plain
+from pint_diffusion.build.plan import Plan
+from pint_diffusion.options import Options
 from pint_diffusion.result import Run
 from pint_diffusion.runtime.world import World
 from pint_diffusion.solvers.linear import try_walk
@@ -27,20 +25,16 @@ ELSEWHERE = ("slices", "bounds", "slicing", "placement", "tolerance", "max_itera
 def describe_run(plan: Plan, world: World, folder: Path, config: str) -> Master:
     """Say what is run, and what runs where: the master file before the first iteration."""
     problem, cores = plan.problem, world.host_cores()
-    mpi_library = "none"
-    if world.comm is not None:
-        from mpi4py import MPI
-
-        mpi_library = MPI.Get_library_version().splitlines()[0].strip("\x00 ")
     device = plan.evaluators[0].device
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor()
     here = world.host, f"{device} {name}".strip(), cores / world.local_size
     hosts, devices, cores_per_rank = zip(*world.gather(here), strict=True)
     facts: dict[str, Any] = {
         "status": "running",
-        "config": config or config_of(plan.asked),
+        "config": config,
         "method": plan.method.name,
         "solver": plan.asked.solver.name,
+        "solver_options": options_text(plan.asked.solver),
         "options": options_text(plan.method),
         "counts": plan.method.counts,
         "column": plan.method.column,
@@ -48,8 +42,8 @@ def describe_run(plan: Plan, world: World, folder: Path, config: str) -> Master:
         "iterates": plan.method.iterates,
         "uses_coarse": plan.method.uses_coarse,
         "tolerance": problem.tolerance,
-        "unit": plan.method.unit,
-        "most": plan.method.enough_iterations(problem.grid),
+        "tolerance_unit": plan.method.unit,
+        "enough_iterations": plan.method.enough_iterations(problem.grid),
         "coarse_solver": problem.coarse.name,
         "summed_noise": problem.coarse.solver.stochastic,
         "fine_evaluations": try_walk(problem.fine, "fine"),
@@ -60,7 +54,7 @@ def describe_run(plan: Plan, world: World, folder: Path, config: str) -> Master:
         "threads": torch.get_num_threads(),
         "hosts": hosts,
         "devices": devices,
-        "mpi_library": mpi_library,
+        "mpi_library": world.library,
         "versions": [
             f"pint-diffusion {pint_diffusion.__version__}",
             f"python {platform.python_version()}",
@@ -82,17 +76,9 @@ def describe_run(plan: Plan, world: World, folder: Path, config: str) -> Master:
     )
 
 
-def config_of(asked: Sampling) -> str:
-    """Return what was asked for as YAML, as far as settings can name it."""
-    coarse = asked.coarse.model_copy(update={"model": None})
-    told: dict[str, Any] = {"method": asked.method, "solver": asked.solver, "coarse": coarse}
-    told |= {"corrector": asked.corrector, "samples": asked.samples, "seed": asked.seed}
-    return yaml.safe_dump({name: plain(value) for name, value in told.items()}, sort_keys=False)
-
-
-def options_text(method: Method) -> str:
-    """Names and values of a method's own options that have a value."""
-    values = {name: getattr(method, name) for name in method.stated() if name not in ELSEWHERE}
+def options_text(of: Options) -> str:
+    """Names and values of the options of a method or a solver that have a value."""
+    values = {name: getattr(of, name) for name in of.stated() if name not in ELSEWHERE}
     return " ".join(f"{name} {value}" for name, value in values.items() if value not in (None, ()))
 
 

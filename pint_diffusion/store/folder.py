@@ -7,6 +7,7 @@ import math
 import os
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
@@ -14,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pint_diffusion.build.from_settings import settings_of
 from pint_diffusion.build.plan import Plan
 from pint_diffusion.errors import InputError, PintError, StoreError
 from pint_diffusion.methods.problem import Restart
@@ -21,61 +23,19 @@ from pint_diffusion.output import Ended, Output
 from pint_diffusion.result import Run
 from pint_diffusion.runtime.events import EventLog
 from pint_diffusion.runtime.world import World
+from pint_diffusion.store.clear import clear_folder
 from pint_diffusion.store.description import describe_run, figures
-from pint_diffusion.store.lock import LOCK, FolderLock
+from pint_diffusion.store.lock import FolderLock
 from pint_diffusion.store.manifest import MANIFEST, Manifest, Writing
 from pint_diffusion.store.master import MASTER
 from pint_diffusion.store.part import FOLDER
-from pint_diffusion.store.reserve import RESERVE, Reserve
+from pint_diffusion.store.reserve import Reserve
 from pint_diffusion.store.restart import Found, find, fingerprint, read_restart
 from pint_diffusion.store.writer import Writer, events_name
 
 SOME_MORE = 1 << 16
 LAST_WORDS = 3.0
 """Seconds that the status of a lost run may take to be written."""
-
-STREAM = "stream"
-"""Folder of the answers that were drawn as they arrived."""
-
-OF_A_RUN = (
-    MASTER,
-    MANIFEST,
-    RESERVE,
-    f"{FOLDER}/*.h5",
-    f"{FOLDER}/*.new",
-    "events-*.h5",
-    "samples.png",
-    f"{STREAM}/*",
-    "refinement.png",
-    "wavefront.png",
-)
-"""Files of a run, which ``force`` deletes."""
-
-
-def clear_folder(folder: Path, force: bool) -> FolderLock:
-    """Make the folder of a run ready and lock it; with ``force`` delete the run in it.
-
-    Raises
-    ------
-    InputError
-        If it can't be written, if a job writes there or, without ``force``, if it holds anything.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with contextlib.ExitStack() as undo:
-            lock = undo.enter_context(FolderLock(folder))
-            if not force and any(path.name != LOCK for path in folder.iterdir()):
-                raise InputError(
-                    f"`out` {folder} is not empty: give another folder, or `force` to overwrite "
-                    "the run in it"
-                )
-            for pattern in OF_A_RUN:
-                for old in folder.glob(pattern):
-                    old.unlink()
-            undo.pop_all()
-            return lock
-    except OSError as error:
-        raise InputError(f"`out` {folder} can't be written: {error.strerror}") from None
 
 
 class Files(Output):
@@ -89,8 +49,10 @@ class Files(Output):
         Overwrite the run that is in the folder.
     keep : {"boundary", "final"}
         Keep the boundary states of every iteration, or of the newest one, to resume from.
-    checkpoint_every : float
+    checkpoint_every : float, optional
         Seconds from one iteration that is written to the next, with ``keep="final"``; 0 for all.
+        If not given, all are written; but of a method in rounds, which has no use for old ones, as
+        many as take a fifth of the time.
     resume : bool
         Go on with the run that is in the folder.
     config : str, optional
@@ -110,13 +72,13 @@ class Files(Output):
         folder: str | os.PathLike[str],
         force: bool = False,
         keep: Literal["boundary", "final"] = "boundary",
-        checkpoint_every: float = 0.0,
+        checkpoint_every: float | None = None,
         resume: bool = False,
         config: str | None = None,
     ) -> None:
         if keep not in ("boundary", "final"):
             raise InputError(f"`keep` is {keep!r}, but must be 'boundary' or 'final'")
-        if not 0 <= checkpoint_every < math.inf:
+        if not 0 <= (checkpoint_every or 0) < math.inf:
             raise InputError(f"`checkpoint_every` is {checkpoint_every}, but must be 0 or more")
         if checkpoint_every and keep == "boundary":
             raise InputError(
@@ -126,21 +88,23 @@ class Files(Output):
         self.path = Path(folder)
         self._force = force
         self._keep = keep
-        self._every = float(checkpoint_every)
+        self._every = checkpoint_every
         self._resume = resume
         self._config = config
         self._written = time.monotonic()
         self._held = contextlib.ExitStack()
-        self._due_now: bool | None = None
+        self._told: tuple[int, Tensor] | None = None
+        self._changes: list[NDArray[np.float64]] = []
 
     def open(self, plan: Plan, world: World, events: EventLog) -> Restart | None:
         """Lock the folder, find where to resume, and write what is known before the clock."""
         self._world, self._events = world, events
         networks = [evaluator.denoiser for evaluator in plan.evaluators]
-        identity = fingerprint(networks) if world.rank == 0 else ""
+        identity = fingerprint(networks, plan.problem.noise) if world.rank == 0 else ""
         try:
             restart = self._take(plan, identity)
-            master = self._master = describe_run(plan, world, self.path, self._config or "")
+            config = self._config or settings_of(plan.asked).to_yaml()
+            master = self._master = describe_run(plan, world, self.path, config)
             master.facts |= {
                 "fingerprint": identity,
                 "segment": self._segment,
@@ -149,6 +113,9 @@ class Files(Output):
             master.change = list(restart.changes[:-1]) if restart else []
             self._first = restart.k + 1 if restart else 0
             self._keep_all = self._keep == "boundary" and plan.method.retires
+            by_default = self._every is None and not plan.method.retires
+            self._chooses = bool(self._every) or by_default
+            self._device, self._problem = plan.evaluators[0].device, plan.problem
             self._reserve = Reserve(self.path)
             world.agree(self._begin)
             columns = range(world.rank, master.columns, world.size)
@@ -174,7 +141,7 @@ class Files(Output):
                 self._held.enter_context(clear_folder(self.path, self._force))
                 return None
             self._held.enter_context(FolderLock(self.path))
-            return find(self.path, problem.grid, identity)
+            return find(self.path, plan, identity)
 
         found = world.share(world.agree(lock))
         if found is None:
@@ -216,7 +183,8 @@ class Files(Output):
             self._master.facts["retires"],
             self._events,
             self._first,
-            not self._every,
+            not self._chooses,
+            self._device,
         )
 
     @property
@@ -232,37 +200,54 @@ class Files(Output):
         """Write column ``n`` of iteration ``k`` with the others of this rank."""
         self._writer.record(n, k, state)
 
+    def _is_last(self, k: int) -> bool:
+        """Whether round ``k`` has the answer: what follows, as --verify, may be killed."""
+        there = self._changes and (self._changes[-1] >= self._problem.grid.steps).all()
+        return bool(there) or k >= self._problem.max_iterations
+
     def answer(self, k: int, answer: Tensor, change: NDArray[np.float64] | None) -> None:
         """Write master and manifest anew, but between two iterations that are written."""
-        write = self._due_now = self._due() if self._every else None
-
-        def update() -> None:
-            master = self._master
-            if change is not None:
-                master.change.append(change)
-            master.iterations = master.facts["iterations"] = k
-            master.samples = answer.cpu().numpy()
-            if write is not False:
-                self._write()
-                self._hold_space()
-
-        self._writer.do(update)
+        self._told = k, answer
+        if change is not None:
+            self._changes.append(change)
+        if not self._chooses:
+            self._writer.do(self._news(lambda: self._writer.later(self._write_all)))
 
     def wants(self, k: int) -> bool | None:
         """Return whether every rank is to write iteration ``k``; None if they do so anyway."""
-        return self._due_now
+        return self._due(k) if self._chooses else None
 
     def decided(self, k: int, wanted: bool) -> None:
         """Write iteration ``k``, or forget it."""
-        if self._every:
+        if self._chooses:
             self._writer.decided(k, wanted)
+            if wanted and self._world.rank == 0:
+                self._writer.do(self._news(self._write_all))
 
-    def _due(self) -> bool:
+    def _due(self, k: int) -> bool:
+        if self._every is None:
+            return self._is_last(k) or self._writer.rested
         now = time.monotonic()
         due = now - self._written >= self._every
         if due:
             self._written = now
         return due
+
+    def _news(self, then: Callable[[], None] = lambda: None) -> Callable[[], None]:
+        """Return a job that lets the master know what was told since the last one, and ``then``."""
+        master, told, changes = self._master, self._told, self._changes
+        self._told, self._changes = None, []
+        k, answer = told if told else (-1, None)
+        copy = None if answer is None else self._writer.to_host(answer)
+
+        def update() -> None:
+            master.change += changes
+            if copy is not None:
+                master.iterations = master.facts["iterations"] = k
+                master.samples = copy.wait().numpy()
+            then()
+
+        return update
 
     def close(self, ended: Ended) -> None:
         """Write what is left and say how the run ended, on every rank at the same time."""
@@ -272,6 +257,7 @@ class Files(Output):
                 return
             with contextlib.suppress(StoreError):  # one reason is enough
                 self._writer.close()
+            self._news()()
             if ended.agreed:
                 self._world.barrier()
                 self._name_events()
@@ -282,6 +268,7 @@ class Files(Output):
     def _finish(self, status: str, run: Run) -> None:
         try:
             self._world.agree(self._writer.close)
+            self._news()()
             self._name_events()
             self._world.agree(lambda: self._write_result(status, run))
         except PintError as error:
@@ -314,7 +301,7 @@ class Files(Output):
             done.set()
 
         with contextlib.suppress(StoreError):
-            self._writer.do(say)
+            self._writer.do(say, LAST_WORDS)
             done.wait(LAST_WORDS)
 
     def _write_result(self, status: str, run: Run) -> None:
@@ -336,15 +323,19 @@ class Files(Output):
         self._reserve.give_up()
         self._write()
 
+    def _write_all(self) -> None:
+        self._write()
+        self._hold_space()
+
     def _write(self) -> None:
         master, manifest = self._master, self._manifest
         manifest.extend()
         manifest.changes = [row.tolist() for row in master.change]
+        old = [] if self._keep_all else manifest.forget_old()
         manifest.write()
+        manifest.delete(old)
         if self._keep_all:
             master.rows = manifest.rows
-        else:
-            manifest.drop_old()
         master.write()
 
     def _hold_space(self) -> None:

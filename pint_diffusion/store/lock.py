@@ -1,8 +1,8 @@
-"""One job at a time writes in the folder of a run.
+"""The lock of a run's folder: one job at a time writes there.
 
-Rank 0 holds a lock on a file there for as long as it writes, and beats: it touches the file once a
-second. Such a lock ends with its process, however that ends. Where the file system has no locks, or
-they may not reach the host that the file names, the beats tell whether the job there still runs.
+Rank 0 locks a file in the folder for as long as it writes, and beats: it touches the file once a
+second. The lock ends with its process, however that ends. Some file systems have no locks, or their
+locks do not reach the host that the file names. There the beats show whether that job still runs.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ BEAT = 1.0
 """Seconds between two beats."""
 
 SILENCE = 3.5
-"""Seconds without a beat after which a job is taken for dead."""
+"""Seconds without a beat after which a job counts as dead."""
 
 
 class FolderLock:
@@ -37,7 +37,7 @@ class FolderLock:
     Raises
     ------
     InputError
-        If a job that is under way has it, or if the file can't be written.
+        If a running job has it, or if the file can't be written.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -80,7 +80,7 @@ class FolderLock:
                     return file
 
     def _is_held(self, file: TextIO, place: str) -> bool:
-        """Tell whether a job has the lock; if none has, lock the file where that is possible."""
+        """Return whether a job has the lock; if none has, lock the file where that is possible."""
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if place in ("", _here()):
@@ -92,7 +92,7 @@ class FolderLock:
         return place != "" and self._is_beating()
 
     def _is_there(self, file: TextIO) -> bool:
-        """Tell whether the file is still the one in the folder: a job that ends deletes its own."""
+        """Return whether the file is still in the folder: a job that ends deletes its own."""
         try:
             return os.path.samestat(os.stat(self._path), os.fstat(file.fileno()))
         except FileNotFoundError:
@@ -119,7 +119,7 @@ class FolderLock:
 
 
 def _here() -> str:
-    """Name of this host, and of its boot: a host that was booted again runs no job of before."""
+    """Return the names of this host and of its boot: after a boot no earlier job runs."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:

@@ -1,11 +1,12 @@
-"""The manifest of a run: which iterations are on disk as a whole, and where."""
+"""The manifest of a run: its complete iterations, and the parts that hold them."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Container
-from dataclasses import dataclass
+import os
+from collections.abc import Container, Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,11 +14,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pint_diffusion.errors import InputError, StoreError
-from pint_diffusion.store.part import FOLDER, PartName, check_part, read_part, replace_file
+from pint_diffusion.store.part import (
+    FOLDER,
+    PartName,
+    check_part,
+    read_part,
+    replace_file,
+    sync_folder,
+)
 
 MANIFEST = "manifest.json"
 GENERATIONS = 2
-"""Complete iterations that are kept where only the last state is wanted."""
+"""Number of complete iterations that stay on disk where a run keeps only the newest."""
 _WRONG = (
     OSError,
     ValueError,
@@ -30,16 +38,16 @@ _WRONG = (
 
 
 class Writing(NamedTuple):
-    """Who writes which parts.
+    """The distribution of parts over the ranks that write them.
 
     Attributes
     ----------
     segment : int
-        Which start of the run this is.
+        Number of this start of the run: 0, and one more for every resume.
     columns, ranks : int
-        Column n is written by rank n modulo R.
+        Number of columns, and number R of ranks: rank n modulo R writes column n.
     retires : bool
-        Columns n < k of iteration k are not written again.
+        Columns n < k are final at iteration k, and no rank writes them again.
     """
 
     segment: int
@@ -50,7 +58,7 @@ class Writing(NamedTuple):
 
 @dataclass
 class Manifest:
-    """Complete iterations, oldest first, and what is known of them.
+    """The complete iterations of a run, oldest first.
 
     Attributes
     ----------
@@ -59,15 +67,22 @@ class Manifest:
     rows : dict of int to dict of PartName to list of int
         Iteration k -> the parts that together hold u_n^k for every n >= k, and their n.
     changes : list of list of float
-        Change of every sample at iterations 1, 2, ..., as far as decided.
+        Change of every sample at iterations 1, 2, ..., up to the last that rank 0 has judged; of
+        methods in rounds the points that each sample has behind it.
     writing : Writing, optional
-        Who writes, or wrote last: tells when an iteration that is not in ``rows`` is complete.
+        The ranks that write, or wrote last. It shows when an iteration that is not in ``rows`` is
+        complete.
     """
 
     folder: Path
     rows: dict[int, dict[PartName, list[int]]]
     changes: list[list[float]]
     writing: Writing | None = None
+    _names: set[str] = field(default_factory=set, repr=False, compare=False)
+    _loose: dict[tuple[int, int], dict[tuple[int, str], PartName]] = field(
+        default_factory=dict, repr=False, compare=False
+    )
+    # Files seen so far; of them those of iterations that are not complete, by segment and k.
 
     @classmethod
     def read(cls, folder: Path) -> Manifest:
@@ -76,22 +91,22 @@ class Manifest:
         Raises
         ------
         InputError
-            If there is none, or if it can't be understood.
+            If there is none, or if it is no manifest.
         """
         path = folder / MANIFEST
         try:
-            told = json.loads(path.read_text(encoding="utf-8"))
-            if told.pop("sha256") != _digest(told):
+            content = json.loads(path.read_text(encoding="utf-8"))
+            if content.pop("sha256") != _digest(content):
                 raise ValueError("it is torn or was changed")
             rows: dict[int, dict[PartName, list[int]]] = {}
-            for k, parts in told["rows"].items():
+            for k, parts in content["rows"].items():
                 rows[int(k)] = {}
                 for name, slices in parts.items():
                     if (part := PartName.parse(name)) is None:
                         raise ValueError(f"{name!r} is not the name of a part")
                     rows[int(k)][part] = [int(n) for n in slices]
-            changes = [[float(one) for one in row] for row in told["changes"]]
-            writing = told["writing"] and Writing(**told["writing"])
+            changes = [[float(one) for one in row] for row in content["changes"]]
+            writing = content["writing"] and Writing(**content["writing"])
             return cls(folder, dict(sorted(rows.items())), changes, writing)
         except FileNotFoundError:
             raise InputError(f"{folder} has no {MANIFEST}: no run was begun there") from None
@@ -99,8 +114,8 @@ class Manifest:
             raise InputError(f"{path} can't be read: {error}") from None
 
     def write(self) -> None:
-        """Replace the file."""
-        told: dict[str, Any] = {
+        """Replace the file; the parts that it names are there after a crash too."""
+        content: dict[str, Any] = {
             "rows": {
                 k: {str(part): slices for part, slices in parts.items()}
                 for k, parts in self.rows.items()
@@ -108,40 +123,45 @@ class Manifest:
             "changes": self.changes,
             "writing": self.writing and self.writing._asdict(),
         }
-        told["sha256"] = _digest(told)
-        replace_file(self.folder / MANIFEST, json.dumps(told, indent=1).encode())
+        content["sha256"] = _digest(content)
+        if self.rows:
+            sync_folder(self.folder / FOLDER)
+        replace_file(self.folder / MANIFEST, json.dumps(content, indent=1).encode())
 
     def extend(self) -> None:
-        """Take in iterations that have become complete in the folder."""
+        """Take in iterations that have become complete in the folder, by the files that are new."""
         if self.writing is None:
             return
         segment, columns, ranks, retires = self.writing
-        found: dict[int, dict[tuple[int, str], PartName]] = {}
-        for part in parts_of(self.folder):
+        new = set(os.listdir(self.folder / FOLDER)) - self._names
+        self._names |= new
+        for part in _parsed(new):
             if part.segment == segment and part.k not in self.rows:
-                found.setdefault(part.k, {})[part.rank, part.group] = part
-        for k, parts in sorted(found.items()):
-            wanted = needed(k if retires else 0, columns, ranks)
+                self._loose.setdefault((segment, part.k), {})[part.rank, part.group] = part
+        for k in sorted(k for at, k in self._loose if at == segment):
+            wanted, parts = needed(k if retires else 0, columns, ranks), self._loose[segment, k]
             if parts.keys() >= wanted.keys():
                 self.rows[k] = {parts[key]: where for key, where in wanted.items()}
+                del self._loose[segment, k]
 
-    def drop_old(self) -> None:
-        """Forget all but the newest iterations, and delete their files once that is written."""
-        old = sorted(self.rows)[:-GENERATIONS]
-        parts = [part for k in old for part in self.rows.pop(k)]
-        if parts:
-            self.write()
+    def forget_old(self) -> list[PartName]:
+        """Forget all but the newest iterations; `delete` their parts once that is written."""
+        return [part for k in sorted(self.rows)[:-GENERATIONS] for part in self.rows.pop(k)]
+
+    def delete(self, parts: Iterable[PartName]) -> None:
+        """Delete parts that no manifest names."""
         for part in parts:
             (self.folder / FOLDER / str(part)).unlink(missing_ok=True)
+            self._names.discard(str(part))
 
     def newest(self, problems: list[str]) -> int | None:
         """Return the newest iteration whose parts are all whole, None if there is none.
 
-        Why newer ones are not is added to ``problems``.
+        For each newer iteration the method adds to ``problems`` what is wrong with it.
         """
         for k in sorted(self.rows, reverse=True):
             if k > len(self.changes):
-                continue  # its change was not decided yet
+                continue  # rank 0 has not judged it yet
             try:
                 for part in self.rows[k]:
                     check_part(self.folder / FOLDER / str(part), part)
@@ -151,7 +171,7 @@ class Manifest:
         return None
 
     def states(self, k: int, wanted: Container[int]) -> dict[int, NDArray[np.floating]]:
-        """Read u_n^k, (1 + H, S, *shape) each, for the n that are wanted.
+        """Read the wanted columns of iteration k, n -> u_n^k, (1 + H, S, *shape) each.
 
         Raises
         ------
@@ -170,15 +190,13 @@ class Manifest:
         self.changes = self.changes[: max(k, 0)]
         self.write()
         kept = {part for parts in self.rows.values() for part in parts}
-        for part in parts_of(self.folder):
-            if part not in kept:
-                (self.folder / FOLDER / str(part)).unlink(missing_ok=True)
+        self.delete(part for part in parts_of(self.folder) if part not in kept)
 
 
 def needed(first: int, columns: int, ranks: int) -> dict[tuple[int, str], list[int]]:
-    """Return (rank, group) of the parts of an iteration that has the columns from ``first`` on.
+    """Return (rank, group) -> n of columns, for the parts of an iteration that begins at ``first``.
 
-    With them go their n. The answer so far is one more column, in a part of its own.
+    The answer so far is one more column, in a part of its own.
     """
     owned: dict[tuple[int, str], list[int]] = {}
     for n in range(first, columns):
@@ -188,10 +206,15 @@ def needed(first: int, columns: int, ranks: int) -> dict[tuple[int, str], list[i
 
 def parts_of(folder: Path) -> list[PartName]:
     """Names of the parts in a run's folder."""
-    names = (PartName.parse(path.name) for path in (folder / FOLDER).glob("*.h5"))
-    return sorted(name for name in names if name is not None)
+    place = folder / FOLDER
+    return _parsed(os.listdir(place)) if place.is_dir() else []
 
 
-def _digest(told: dict[str, Any]) -> str:
-    """Digest of what a manifest says, however it is laid out."""
-    return hashlib.sha256(json.dumps(told).encode()).hexdigest()
+def _parsed(names: Iterable[str]) -> list[PartName]:
+    """Return what names of files say, of those that are parts."""
+    return sorted(part for part in map(PartName.parse, names) if part is not None)
+
+
+def _digest(content: dict[str, Any]) -> str:
+    """Return the digest of a manifest's content; its layout in the file does not matter."""
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""The master file of a run, ``run.h5``: it joins the ranks' parts and says what was run."""
+"""The master file of a run, ``run.h5``: the answer, the facts, and a view of the ranks' parts."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import io
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -38,9 +39,13 @@ EVENTS = re.compile(r"events-([0-9]{2,})-([0-9]{4,})\.h5")
 _VIRTUAL = ("boundary", "events")
 _NUMBER = (int, float)
 _NEEDED: dict[str, Any] = {
-    **dict.fromkeys(("status", "config", "method", "solver", "fingerprint"), str),
-    **dict.fromkeys(("seed", "ranks", "threads", "segment", "resumed_after", "most"), int),
-    **dict.fromkeys(("coarse_solver", "mpi_library", "options", "unit", "counts", "column"), str),
+    **dict.fromkeys(("status", "config", "method", "coarse_solver", "fingerprint"), str),
+    **dict.fromkeys(("seed", "ranks", "threads", "segment", "resumed_after"), int),
+    "enough_iterations": int,
+    **dict.fromkeys(
+        ("mpi_library", "options", "solver", "solver_options", "counts", "column"), str
+    ),
+    "tolerance_unit": str,
     **dict.fromkeys(("summed_noise", "retires", "iterates", "uses_coarse"), bool),
     "tolerance": _NUMBER,
 }
@@ -56,12 +61,12 @@ _LISTS: dict[str, Any] = {
     **dict.fromkeys(("hosts", "devices", "versions"), str),
     "data_range": _NUMBER,
 }
-"""Attributes and their types; in lists, those of the entries."""
+"""Attributes and their types; for lists, the types of the entries."""
 
 
 @dataclass
 class Master:
-    """What the master file says; written anew, as a whole, whenever that changes.
+    """The content of the master file; each change writes the whole file anew.
 
     Attributes
     ----------
@@ -72,25 +77,25 @@ class Master:
     state : tuple of int
         Shape of one boundary state, (S, *shape).
     dtype : str
-        numpy name of its dtype.
+        numpy name of the dtype of states.
     facts : dict
         Attributes: configuration, versions, counts, times, status.
     iterations : int
-        Iterations of which boundary states are shown, -1 for none.
+        Last iteration in the view of boundary states, -1 for none.
     samples, sequential : array or None, shape (S, *shape)
         The answer so far, and the sequential sampler's.
-    change : list of array
-        (S,) for each iteration so far.
-    stopped_at : array or None, shape (S,)
+    change : list of array, each of shape (S,)
+        Change of each sample at iterations 1, 2, ...
+    stopped_at : array of int or None, shape (S,)
         Each sample's stopping iteration.
     rows : mapping of int to mapping of PartName to list of int
-        Iterations whose boundary states are shown, see `Manifest`.
+        Iterations in the view of boundary states, see `Manifest`.
     history : int
-        Tensors that a column has beside x.
+        Number of tensors that a column has beside x.
     columns : int
-        Columns of the checkpoint of an iteration; the answer so far is one more.
+        Number of columns in the checkpoint of an iteration; the answer so far is one more.
     events : dict of str to int
-        Event files and their rows.
+        Event files, and the number of rows in each.
     """
 
     folder: Path
@@ -109,7 +114,7 @@ class Master:
     events: dict[str, int] = field(default_factory=dict)
 
     def write(self) -> None:
-        """Replace the file; a reader sees the old one or the new one, never half of one."""
+        """Replace the file; a reader sees the old one or the new one, never a part of one."""
         image = io.BytesIO()
         with h5py.File(image, "w") as file:
             file.attrs["format"] = FORMAT
@@ -153,7 +158,7 @@ class Master:
         file.create_virtual_dataset("events", layout)
 
 
-def read_run(folder: Path) -> RunRecord:
+def read_run(folder: str | PathLike[str]) -> RunRecord:
     """Read a run's files.
 
     Raises
@@ -162,7 +167,7 @@ def read_run(folder: Path) -> RunRecord:
         If there is no run in the folder, if it can't be read, or if a part is missing (HDF5
         itself would show fill values in its place).
     """
-    with open_master(folder) as file:
+    with open_master(Path(folder)) as file:
         facts = read_facts(file)
         if "samples" not in file:
             raise InputError(f"the run in {folder} has no samples yet: {facts['status']}")
@@ -192,15 +197,15 @@ def read_run(folder: Path) -> RunRecord:
 
 @contextlib.contextmanager
 def open_master(folder: Path) -> Iterator[h5py.File]:
-    """Open the master file of a run if it is whole; also given by its own path.
+    """Open the master file of a run, by the folder of the run or by its own path.
 
-    Whatever goes wrong while it is read is an error of the file. It ends with the SHA-256 of all
-    before, which is compared first: HDF5 itself can crash on a changed file.
+    The function first compares the SHA-256 at the end of the file, since HDF5 itself can crash on a
+    changed file. Any exception while the file is open becomes an error of the file.
 
     Raises
     ------
     InputError
-        If there is none, or if it can't be read or understood.
+        If there is none, or if it can't be read.
     """
     path = folder / MASTER if folder.is_dir() else folder
     if not path.is_file():
@@ -241,12 +246,12 @@ def read_facts(file: h5py.File) -> dict[str, Any]:
 
 
 def read_settings(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings that the attributes hold.
+    """Return the settings in the attribute ``config``.
 
     Raises
     ------
     ValueError
-        If they are none.
+        If it holds no settings, or wrong ones.
     """
     config = yaml.safe_load(facts["config"])
     if not isinstance(config, dict) or not config.keys() <= Settings.model_fields.keys():
@@ -283,7 +288,7 @@ def own_dataset(file: h5py.File, name: str) -> h5py.Dataset:
     Raises
     ------
     ValueError
-        If it is missing or anything else: HDF5 would follow links to any file there is.
+        If it is missing or anything else: HDF5 would follow links to any file.
     """
     steps = name.split("/")
     for at in range(1, len(steps) + 1):
@@ -300,7 +305,7 @@ def own_dataset(file: h5py.File, name: str) -> h5py.Dataset:
 
 
 def _joined(file: h5py.File) -> list[tuple[str, str]]:
-    """Files that the virtual datasets show, and the dataset of each."""
+    """Return the files that the virtual datasets show, and the dataset of each."""
     shown = {
         (source.file_name, source.dset_name)
         for name in _VIRTUAL
@@ -315,7 +320,7 @@ def _joined(file: h5py.File) -> list[tuple[str, str]]:
 
 
 def _check_shown(path: Path, dataset: str) -> None:
-    """Refuse a file that is not there or was changed: HDF5 would show fill values instead."""
+    """Refuse a missing or changed file: HDF5 would show fill values in its place."""
     if not path.is_file():
         raise InputError(f"{path} is missing")
     part = PartName.parse(path.name)

@@ -1,8 +1,8 @@
 """Parts: immutable files with the boundary states of one rank at one iteration.
 
-A part is built in memory, written under another name, synced and renamed, so that a file with the
-name of a part is whole. Its name holds the digest of its bytes: a part can be checked without any
-other file, and a torn or changed one is never taken for whole.
+A rank builds a part in memory, writes it under another name, syncs and renames it. So a file with
+the name of a part is whole. The name holds the digest of the file's bytes: a reader can check a
+part without any other file, and never takes a torn or changed one for whole.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ _DIGITS = 16
 
 @dataclass(frozen=True, order=True)
 class PartName:
-    """What the name of a part says.
+    """The name of a part, by its fields.
 
     Attributes
     ----------
     segment : int
-        Which start of the run wrote it: 0, and one more for every resume.
+        Number of the start of the run that wrote it: 0, and one more for every resume.
     k : int
         Iteration.
     rank : int
-        Who wrote it.
+        Rank that wrote it.
     group : {"a", "b"}
-        "a": start states of the rank's slices; "b": the last boundary state, of rank 0.
+        "a": start states of the rank's slices; "b": the last boundary state, from rank 0.
     digest : str
         First hexadecimal digits of the SHA-256 of its bytes.
     """
@@ -53,7 +53,7 @@ class PartName:
 
     @classmethod
     def parse(cls, name: str) -> PartName | None:
-        """Read a file name; None if it is not that of a part."""
+        """Return the name of a part by its fields; None if ``name`` is not that of a part."""
         if (found := _NAME.fullmatch(name)) is None:
             return None
         segment, k, rank, group, digest = found.groups()
@@ -71,26 +71,25 @@ def write_part(
     group: str,
     states: Mapping[int, NDArray[np.floating]],
 ) -> PartName:
-    """Write states u_n^k, (1 + H, S, *shape) each, by their n; the file is whole or not there.
+    """Write a part with the states n -> u_n^k, (1 + H, S, *shape) each.
 
     Raises
     ------
     OSError
-        If it can't be written.
+        If the file can't be written; then there is none.
     """
     image = io.BytesIO()
     with h5py.File(image, "w") as file:
-        file.attrs["iteration"] = k
         file["slices"] = np.array(list(states), dtype=np.int64)
         file["states"] = np.stack(list(states.values()))
     content = image.getbuffer()
     name = PartName(segment, k, rank, group, hashlib.sha256(content).hexdigest()[:_DIGITS])
-    replace_file(folder / FOLDER / str(name), content)
+    replace_file(folder / FOLDER / str(name), content, sync=False)  # a manifest syncs the folder
     return name
 
 
 def read_part(folder: Path, name: PartName) -> dict[int, NDArray[np.floating]]:
-    """Read the states of a part, by their n.
+    """Read the states of a part, n -> u_n^k, (1 + H, S, *shape) each.
 
     Raises
     ------
@@ -117,12 +116,12 @@ def check_part(path: Path, name: PartName) -> bytes:
 
 
 def seal(content: bytes | memoryview) -> bytes:
-    """Return what is written behind a file that has no digest in its name: its SHA-256."""
+    """Return the last bytes of a file that has no digest in its name: the SHA-256 of the rest."""
     return hashlib.sha256(content).digest()
 
 
 def read_sealed(path: Path) -> bytes:
-    """Return the content of a file that ends in the SHA-256 of all before.
+    """Return the content of a file whose last bytes are the SHA-256 of the rest.
 
     Raises
     ------
@@ -143,8 +142,11 @@ def _content(path: Path) -> bytes:
         raise StoreError(f"{path} can't be read: {error.strerror}") from None
 
 
-def replace_file(path: Path, content: bytes | memoryview) -> None:
-    """Write a file so that its name shows the old content or the new one, also after a crash."""
+def replace_file(path: Path, content: bytes | memoryview, sync: bool = True) -> None:
+    """Write a file so that its name shows the old content or the new one, also after a crash.
+
+    With ``sync`` it is the new one after a crash too.
+    """
     new = path.with_name(path.name + ".new")
     try:
         with open(new, "wb") as file:
@@ -156,8 +158,14 @@ def replace_file(path: Path, content: bytes | memoryview) -> None:
         with contextlib.suppress(OSError):
             new.unlink()  # on a full disk somebody else needs the space
         raise
-    folder = os.open(path.parent, os.O_RDONLY)
+    if sync:
+        sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Let the names in a folder survive a crash of the host."""
+    descriptor = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(folder)
+        os.fsync(descriptor)
     finally:
-        os.close(folder)
+        os.close(descriptor)

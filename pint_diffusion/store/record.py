@@ -1,4 +1,4 @@
-"""A finished run as plain arrays: what the reports are drawn from."""
+"""A finished run as plain arrays, for the reports."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class RunRecord:
-    """What a run left behind. K iterations, M slices, N steps, S samples.
+    """The results of a run: K iterations, M slices, N steps, S samples.
 
     Attributes
     ----------
@@ -20,19 +20,20 @@ class RunRecord:
     boundary : array, shape (K + 1, M + 1, S, *shape), or None
         Boundary states u_n^k; None if the run kept only the samples.
     sequential : array, shape (S, *shape), or None
-        The sequential sampler's answer, if it was asked for.
+        The sequential sampler's answer, of a run with ``--verify``.
     change : array, shape (K, S)
-        Mean absolute change of the last boundary state at iterations 1..K, on the [0, 255] scale.
+        Mean absolute change of the last boundary state at iterations 1 .. K, in 1/255 of the data
+        range; of methods in rounds the points that each sample has behind it.
     stopped_at : array of int, shape (S,)
         First iteration at which each sample met the tolerance; 0 where none did.
     alpha_bar : array, shape (N + 1,)
-        Noise levels, noisiest first.
+        Noise levels as alpha_bar = a^2, noisiest first.
     bounds : array of int, shape (M + 1,)
         Step indices of the slice boundaries.
-    events : array of `EVENT_DTYPE`
-        What every rank did when.
+    events : array of `EVENT_DTYPE`, shape (rows,)
+        Events of all ranks; times in seconds.
     config : dict
-        The configuration as given.
+        The settings as given.
     facts : dict
         The master file's attributes: counts, times, hosts, versions.
     """

@@ -1,4 +1,4 @@
-"""Space that a run holds on its file system, so that it can still say that the disk is full."""
+"""The reserve of a run: disk space for its last master file, in case the disk gets full."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ RESERVE = "reserve"
 
 
 class Reserve:
-    """A file that is given up when its space is needed.
+    """A file that holds disk space until the run needs it.
 
     Parameters
     ----------
@@ -22,12 +22,12 @@ class Reserve:
         self._size = 0
 
     def hold(self, size: int) -> None:
-        """Hold ``size`` bytes at least.
+        """Hold at least ``size`` bytes.
 
         Raises
         ------
         OSError
-            If there is no such space.
+            If the file system has less space.
         """
         if size > self._size:
             file = os.open(self._path, os.O_WRONLY | os.O_CREAT, 0o666)

@@ -13,10 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pint_diffusion.build.plan import Plan
 from pint_diffusion.errors import InputError
-from pint_diffusion.grid import TimeGrid
 from pint_diffusion.methods.problem import Problem, Restart
 from pint_diffusion.models.denoiser import Denoiser
+from pint_diffusion.store.description import options_text
 from pint_diffusion.store.manifest import Manifest, parts_of
 from pint_diffusion.store.master import open_master, own_dataset, read_facts, read_settings
 
@@ -25,16 +26,16 @@ LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Found:
-    """Where a run can be gone on with.
+    """The place at which a run can be resumed.
 
     Attributes
     ----------
     manifest : Manifest
-        What is on disk.
+        Complete iterations on disk.
     segment : int
         Number of the next segment.
     k : int or None
-        Newest complete iteration; None: begin anew.
+        Newest complete iteration; None: the run begins with the noise.
     """
 
     manifest: Manifest
@@ -42,19 +43,21 @@ class Found:
     k: int | None
 
 
-def find(folder: Path, grid: TimeGrid, identity: str) -> Found:
+def find(folder: Path, plan: Plan, identity: str) -> Found:
     """Find where to go on from, and delete what came after it. Rank 0 only.
 
     Raises
     ------
     InputError
-        If the run has another network or another grid, or its manifest can't be read.
+        If the run was of another network, noise, grid, method or solver, or if its manifest can't
+        be read.
     """
+    grid, method, solver = plan.problem.grid, plan.method, plan.asked.solver
     _, master, _ = read_start(folder)
     if master["fingerprint"] != identity:
         raise InputError(
-            f"the network is not the one of the run in {folder}: its weights or its predictions "
-            "differ, so begin another run"
+            f"the network is not the one of the run in {folder}: its weights, its predictions or "
+            "the noise differ, so begin another run"
         )
     levels = np.array([(level.t, level.alpha_bar) for level in grid.levels])
     if not np.array_equal(levels, master["levels"]):
@@ -62,6 +65,18 @@ def find(folder: Path, grid: TimeGrid, identity: str) -> Found:
             f"the noise levels are not those of the run in {folder}: the network's schedule or the "
             "grid file has changed, so begin another run"
         )
+    for name, here in (
+        ("method", method.name),
+        ("options", options_text(method)),
+        ("solver", solver.name),
+        ("solver_options", options_text(solver)),
+        *([("tolerance", method.tolerance)] if method.counts == "points" else []),
+    ):
+        if master[name] != here:
+            raise InputError(
+                f"`{name}` is {here!r}, and was {master[name]!r} in the run in {folder}: leave it "
+                "as it was, or begin another run"
+            )
     manifest = Manifest.read(folder)
     manifest.extend()  # what became complete after it was written
     segment = 1 + max((part.segment for part in parts_of(folder)), default=-1)
@@ -89,9 +104,17 @@ def read_restart(manifest: Manifest, k: int, problem: Problem) -> Restart:
     return Restart(k, state, [np.array(row) for row in manifest.changes[:k]])
 
 
-def fingerprint(networks: Sequence[Denoiser]) -> str:
-    """Digest of what networks are: their kinds and shapes, and all arrays and weights they hold."""
-    digest = hashlib.sha256()
+def fingerprint(networks: Sequence[Denoiser], noise: Tensor) -> str:
+    """Digest of what networks are, their kinds and shapes and all weights they hold, and of noise.
+
+    Parameters
+    ----------
+    networks : sequence of Denoiser
+        Of the run.
+    noise : Tensor, shape (S, *shape)
+        What it begins with.
+    """
+    digest = hashlib.sha256(noise.cpu().numpy().tobytes())
     for network in networks:
         digest.update(repr((network.prediction, network.shape)).encode())
         for name, array in _arrays(network, 3):

@@ -2,25 +2,38 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import threading
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from queue import SimpleQueue
+from queue import Empty, Full, Queue
 
 import h5py
-import numpy as np
-from numpy.typing import NDArray
+import torch
 from torch import Tensor
 
 from pint_diffusion.errors import StoreError, reason
+from pint_diffusion.runtime.copies import HostCopy, SideStream, bind_thread
 from pint_diffusion.runtime.events import EventLog
 from pint_diffusion.store.manifest import GENERATIONS
 from pint_diffusion.store.part import replace_file, seal, write_part
 
+REST = 4
+"""A job that can wait begins no earlier after the one before than this many times its length."""
+
+QUEUE = 8
+"""Jobs that may wait. Each holds states: without a bound a slow disk would fill the memory."""
+
+LOOK = 0.2
+"""Seconds after which a thread that waits for a full queue looks whether writing has failed."""
+
 
 class Writer:
     """Writes the boundary states of one rank, an iteration at a time.
+
+    The methods are for the thread that computes, but for `later`, and for `do` with a time-out.
 
     Parameters
     ----------
@@ -41,6 +54,8 @@ class Writer:
     every : bool
         Write every iteration. Else those that `decided` names, and at the end what is still
         known: so the newest complete one is there however the run ends, if it is not killed.
+    device : torch.device
+        Where states live.
     """
 
     def __init__(
@@ -53,6 +68,7 @@ class Writer:
         events: EventLog,
         first: int,
         every: bool,
+        device: torch.device,
     ) -> None:
         self._folder = folder
         self._segment = segment
@@ -62,23 +78,45 @@ class Writer:
         self._every = every
         self._columns = sorted(columns)
         self._retires = retires
-        self._rows: dict[tuple[int, str], dict[int, NDArray[np.floating]]] = {}
+        self._device = device
+        self._side = SideStream(device)
+        self._rows: dict[tuple[int, str], dict[int, Tensor | HostCopy]] = {}
         self._wanted: set[int] = set()
-        self._latest: dict[int, NDArray[np.floating]] = {}
+        self._latest: dict[int, Tensor | HostCopy] = {}
         self.event_rows = 0  # of the event file, once it is written
         self._writing = "files"
         self._error: BaseException | None = None
-        self._jobs: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._jobs: Queue[Callable[[], None] | None] = Queue(QUEUE)
+        self._rested_at = 0.0
+        self._late: Callable[[], None] | None = None  # touched by the writing thread alone
+        self._late_at = 0.0
         self._thread = threading.Thread(target=self._write, name="store", daemon=True)
         self._thread.start()
+
+    @property
+    def rested(self) -> bool:
+        """Whether all is written, and writing has taken at most a fifth of the time."""
+        return self._jobs.unfinished_tasks == 0 and time.monotonic() >= self._rested_at
+
+    def to_host(self, state: Tensor) -> HostCopy:
+        """Begin to copy a state to the host; a job may `HostCopy.wait` for it."""
+        return self._side.to_host(state)
 
     def record(self, n: int, k: int, state: Tensor | None) -> None:
         """Write u_n^k, (1 + H, S, *shape), once the states of iteration k of this rank are there.
 
-        None repeats iteration k - 1. The disk is not waited for.
+        None repeats iteration k - 1. A state that is not to be written yet stays on its device.
         """
-        values = None if state is None else state.cpu().numpy()
-        self.do(lambda: self._put(n, k, values))
+        value: Tensor | HostCopy = self._latest[n] if state is None else state
+        if self._every and isinstance(value, Tensor):
+            value = self.to_host(value)
+        self._latest[n] = value
+        if k < self._first:
+            return
+        group = "a" if n in self._columns else "b"
+        self._rows.setdefault((k, group), {})[n] = value
+        if self._every or k in self._wanted:
+            self._hand_over(k, group)
 
     def decided(self, k: int, write: bool) -> None:
         """Take note whether to write iteration ``k``, as soon as this rank has all of it.
@@ -86,18 +124,40 @@ class Writer:
         Older ones that were not written are forgotten, but for one: ranks may differ by one in
         what they have when the run is interrupted.
         """
-        self.do(lambda: self._decide(k, write))
+        if write:
+            self._wanted.add(k)
+            self._hand_over(k, "a")
+            self._hand_over(k, "b")
+        for old in [row for row in self._rows if row[0] <= k - GENERATIONS]:
+            if old[0] not in self._wanted:
+                del self._rows[old]
 
-    def do(self, job: Callable[[], None]) -> None:
+    def do(self, job: Callable[[], None], timeout: float | None = None) -> None:
         """Run a job in the writing thread, after those before it.
+
+        The disk is waited for only if `QUEUE` jobs wait already: then it is slower than the run,
+        and every state that waited on would take memory until there is none.
+
+        Parameters
+        ----------
+        job : callable
+            The job.
+        timeout : float, optional
+            Seconds after which a full queue is no longer waited for, and the job is dropped.
 
         Raises
         ------
         StoreError
             If an earlier job could not be done (a full disk, say).
         """
-        self.check()
-        self._jobs.put(job)
+        self._queue(job, timeout)
+
+    def later(self, job: Callable[[], None]) -> None:
+        """Run a job once the one before it is long enough ago; the newest one replaces others.
+
+        For jobs of the writing thread alone. What still waits at the end is run then.
+        """
+        self._late = job
 
     def check(self) -> None:
         """See whether all could be written so far.
@@ -118,57 +178,80 @@ class Writer:
         StoreError
             If anything could not be written; once.
         """
-        self._jobs.put(None)
+        if self._thread.is_alive():
+            with contextlib.suppress(StoreError):  # raised below
+                for row in sorted(self._rows):
+                    self._hand_over(*row)
+                self._queue(None)
         self._thread.join()
         error, self._error = self._error, None
         if error is not None:
             raise self._sentence(error) from error
 
-    def _sentence(self, error: BaseException) -> StoreError:
-        why = error.strerror if isinstance(error, OSError) else reason(error)
-        where = getattr(error, "filename", None) or self._folder
-        return StoreError(f"{self._writing} could not be written to {where}: {why}")
+    def _queue(self, job: Callable[[], None] | None, timeout: float | None = None) -> None:
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while deadline is None or time.monotonic() < deadline:
+            self.check()  # after a failure nobody empties the queue
+            try:
+                self._jobs.put(job, timeout=LOOK)
+                return
+            except Full:
+                continue
+
+    def _hand_over(self, k: int, group: str) -> None:
+        """Hand this rank's part of an iteration to the writing thread, if all of it is there."""
+        row = self._rows.get((k, group), {})
+        whole = {n for n in self._columns if n >= k or not self._retires}
+        if row and (group == "b" or row.keys() == whole):
+            del self._rows[k, group]
+            copies = {
+                n: self.to_host(value) if isinstance(value, Tensor) else value
+                for n, value in row.items()
+            }
+            self.do(lambda: self._write_row(k, group, copies))
+
+    # ---- the writing thread ------------------------------------------------------------------
 
     def _write(self) -> None:
         try:
-            while (job := self._jobs.get()) is not None:
+            bind_thread(self._device)
+            while (job := self._next()) is not None:
+                begun = time.monotonic()
                 job()
-            for row in sorted(self._rows):
-                self._write_row(*row)
+                length = time.monotonic() - begun
+                self._rested_at = max(self._rested_at, begun) + (1 + REST) * length
+                self._jobs.task_done()
+            if self._late is not None:
+                self._late()
             path = self._folder / events_name(self._segment, self._rank)
             self.event_rows = write_events(path, self._events)
         except BaseException as error:
             self._error = error
 
-    def _put(self, n: int, k: int, values: NDArray[np.floating] | None) -> None:
-        values = self._latest[n] if values is None else values
-        self._latest[n] = values
-        if k < self._first:
-            return
-        group = "a" if n in self._columns else "b"
-        self._rows.setdefault((k, group), {})[n] = values
-        if self._every or k in self._wanted:
-            self._write_row(k, group)
+    def _next(self) -> Callable[[], None] | None:
+        """Wait for a job; run what was left for `later` while there is none, or when it is due."""
+        while self._late is not None:
+            left = self._late_at - time.monotonic()
+            if left > 0:
+                with contextlib.suppress(Empty):
+                    return self._jobs.get(timeout=left)
+            job, self._late = self._late, None
+            begun = time.monotonic()
+            job()
+            self._late_at = time.monotonic() + REST * (time.monotonic() - begun)
+        return self._jobs.get()
 
-    def _decide(self, k: int, write: bool) -> None:
-        if write:
-            self._wanted.add(k)
-            self._write_row(k, "a")
-            self._write_row(k, "b")
-        for old in [row for row in self._rows if row[0] <= k - GENERATIONS]:
-            if old[0] not in self._wanted:
-                del self._rows[old]
+    def _write_row(self, k: int, group: str, row: dict[int, HostCopy]) -> None:
+        of = f"slices {', '.join(map(str, sorted(row)))}" if group == "a" else "the answer"
+        self._writing = f"iteration {k} of {of}"
+        states = {n: copy.wait().numpy() for n, copy in row.items()}
+        write_part(self._folder, self._segment, k, self._rank, group, states)
+        self._writing = "files"
 
-    def _write_row(self, k: int, group: str) -> None:
-        """Write this rank's part of an iteration, if all of it is there."""
-        row = self._rows.get((k, group), {})
-        whole = {n for n in self._columns if n >= k or not self._retires}
-        if row and (group == "b" or row.keys() == whole):
-            del self._rows[k, group]
-            of = f"slices {', '.join(map(str, sorted(row)))}" if group == "a" else "the answer"
-            self._writing = f"iteration {k} of {of}"
-            write_part(self._folder, self._segment, k, self._rank, group, row)
-            self._writing = "files"
+    def _sentence(self, error: BaseException) -> StoreError:
+        why = error.strerror if isinstance(error, OSError) else reason(error)
+        where = getattr(error, "filename", None) or self._folder
+        return StoreError(f"{self._writing} could not be written to {where}: {why}")
 
 
 def events_name(segment: int, rank: int) -> str:

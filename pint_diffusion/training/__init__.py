@@ -1,1 +1,1 @@
-"""How the bundled network was trained."""
+"""The program that trained the bundled network."""

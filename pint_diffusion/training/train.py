@@ -2,9 +2,9 @@
 
     python -m pint_diffusion.training.train --data fashion_mnist_70k.npz --out OUT
 
-The network predicts v (Salimans & Ho 2022) under the DDPM linear schedule. Timesteps are drawn as
-real numbers, so that the network is at home between training steps, where a sampler with more
-steps than that evaluates it. Stop it at any time; the same command goes on where it stopped.
+The network predicts v (Salimans & Ho 2022) under the DDPM linear schedule. The program draws real
+timesteps, so the network also learns the levels between training steps, where samplers with more
+steps evaluate it. Stop the program at any time; the same command resumes it.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Training(CommandSettings):
 
 
 def load_images(path: Path) -> Tensor:
-    """Read the pictures to train on, (count, size, size) uint8.
+    """Read the training pictures, (count, size, size) uint8.
 
     Raises
     ------
@@ -97,7 +97,10 @@ def make_network(size: int, channels: tuple[int, ...]) -> Any:
 def v_loss(
     network: torch.nn.Module, clean: Tensor, schedule: NoiseSchedule, draw: torch.Generator
 ) -> Tensor:
-    """Mean squared error of v = sqrt(alpha_bar) eps - sqrt(1 - alpha_bar) x0, t stratified."""
+    """Return the mean squared error of v = sqrt(alpha_bar) eps - sqrt(1 - alpha_bar) x0.
+
+    The timesteps are stratified: one in each of as many equal parts as there are pictures.
+    """
     count = len(clean)
     strata = (torch.arange(count) + torch.rand(count, generator=draw)) / count
     t = strata * (schedule.training_steps - 1)
@@ -134,7 +137,7 @@ def draw_loss(log: Path) -> None:
 
 
 def train(run: Training) -> None:
-    """Train, save every ``save_every`` steps, and go on from the last save if there is one."""
+    """Train, and save every ``save_every`` steps; resume from the last save if there is one."""
     torch.manual_seed(run.seed)
     run.out.mkdir(parents=True, exist_ok=True)
     images = load_images(run.data)

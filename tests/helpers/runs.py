@@ -14,7 +14,7 @@ from pint_diffusion.numerics.convergence import Outcome
 from pint_diffusion.output import Output
 from pint_diffusion.result import Run as Result
 from pint_diffusion.run import resumed, solve
-from pint_diffusion.runtime.world import World
+from pint_diffusion.runtime.world import LocalWorld, World
 
 
 class States(Output):
@@ -74,10 +74,10 @@ def run_plan(plan: Plan, world: World, restart=None) -> Run:
 
 
 def run_alone(world: World, denoiser=None, **settings) -> Run:
-    """Run in one process: on rank 0, and the others sleep until they are told what came out.
+    """Run in one process, on rank 0; the other ranks sleep until it sends them the result.
 
     For what the ranks are compared with. The plan stays on rank 0.
     """
-    done = replace(run(World(), denoiser, **settings), plan=None) if world.rank == 0 else None
+    done = replace(run(LocalWorld(), denoiser, **settings), plan=None) if world.rank == 0 else None
     world.barrier()
     return world.share(done)

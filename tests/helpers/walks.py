@@ -7,6 +7,7 @@ import torch
 
 from pint_diffusion.grid import Level, SigmaSchedule, TimeGrid
 from pint_diffusion.models.mixture import GaussianMixture
+from pint_diffusion.numerics.levels import as_column
 from pint_diffusion.numerics.prediction import predict
 from pint_diffusion.solvers import Propagator
 
@@ -40,7 +41,7 @@ class Study:
 
     def see(self, x, level):
         alpha_bar = torch.full((len(x),), level.alpha_bar, dtype=torch.float64)
-        return predict("epsilon", x, self.mixture(x, None, alpha_bar), alpha_bar)
+        return predict("epsilon", x, self.mixture(x, None, alpha_bar), *coefficients(x, alpha_bar))
 
     async def evaluate(self, x, level):
         return self.see(x, level)
@@ -57,3 +58,12 @@ class Study:
 def slope(steps, errors):
     """Fitted order of accuracy."""
     return -np.polyfit(np.log(steps), np.log(errors), 1)[0]
+
+
+def coefficients(x, alpha_bar):
+    """Signal and noise coefficient of rows at ``alpha_bar`` (R,), as `predict` takes them.
+
+    By numpy, whose square root is the nearest number; torch's is not always.
+    """
+    levels = alpha_bar.double().numpy()
+    return tuple(as_column(torch.from_numpy(np.sqrt(c)), x) for c in (levels, 1 - levels))

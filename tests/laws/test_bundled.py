@@ -7,7 +7,7 @@ import pytest
 import torch
 from helpers.runs import run, run_alone
 
-from pint_diffusion.runtime.world import World
+from pint_diffusion.runtime.world import LocalWorld
 
 EXACT = {"batching": "off", "steps": 16, "slices": 8, "samples": 1}
 
@@ -39,16 +39,16 @@ def test_batching_changes_float32_answers_by_rounding_only(world):
 
 @pytest.mark.parametrize("dtype", ["float64", "float32", "bfloat16"])
 def test_states_keep_at_least_float32_whatever_the_network_computes_in(dtype):
-    done = run(World(), **(EXACT | {"dtype": dtype, "method": "sequential"}))
+    done = run(LocalWorld(), **(EXACT | {"dtype": dtype, "method": "sequential"}))
     assert done.answer.dtype == (torch.float64 if dtype == "float64" else torch.float32)
-    exact = run(World(), **(EXACT | {"dtype": "float64", "method": "sequential"}))
+    exact = run(LocalWorld(), **(EXACT | {"dtype": "float64", "method": "sequential"}))
     error = (done.answer - exact.answer).abs().mean().item()
     assert error < {"float64": 1e-12, "float32": 1e-4, "bfloat16": 0.1}[dtype]
 
 
 def test_samples_look_like_clothes_on_a_black_ground():
     """Fashion-MNIST pictures: inside the data range, dark corners, a bright middle."""
-    answer = run(World(), steps=25, samples=8, method="sequential").answer
+    answer = run(LocalWorld(), steps=25, samples=8, method="sequential").answer
     assert answer.abs().max() < 1.5
     assert answer[:, 0, :2, :2].mean() < -0.9
     assert answer[:, 0, 8:20, 8:20].mean() > -0.5

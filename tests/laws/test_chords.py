@@ -19,7 +19,7 @@ from pint_diffusion.grid.schedule import NoiseSchedule
 from pint_diffusion.methods.chords import PUBLISHED, starts_of
 from pint_diffusion.methods.problem import Restart
 from pint_diffusion.run import solve
-from pint_diffusion.runtime.world import World
+from pint_diffusion.runtime.world import LocalWorld
 from pint_diffusion.solvers import SOLVERS
 from pint_diffusion.store.master import read_run
 
@@ -44,7 +44,7 @@ def results(done):
 
 def test_it_is_cores_that_ranks_own_and_not_slices(world, exact):
     done = run(world, **exact, slices=1)
-    walk = run(World(), **(exact | SEQUENTIAL))
+    walk = run(LocalWorld(), **(exact | SEQUENTIAL))
     assert torch.equal(done.answer, walk.answer)
 
 
@@ -54,20 +54,20 @@ def test_it_is_cores_that_ranks_own_and_not_slices(world, exact):
     ids=lambda choice: choice["solver"],
 )
 def test_core_0_is_the_sequential_walk(exact, choice):
-    done = run(World(), **(exact | choice))
-    assert torch.equal(done.answer, run(World(), **(exact | choice | SEQUENTIAL)).answer)
+    done = run(LocalWorld(), **(exact | choice))
+    assert torch.equal(done.answer, run(LocalWorld(), **(exact | choice | SEQUENTIAL)).answer)
     assert (done.outcome.iterations, done.outcome.exact) == (8, True)
     errors = (results(done) - done.answer).abs().amax(dim=(1, 2, 3, 4))
     assert errors[0] > errors[4]
     assert torch.equal(
-        run(World(), stiff(), **(exact | choice)).answer,
-        run(World(), stiff(), **(exact | choice | SEQUENTIAL)).answer,
+        run(LocalWorld(), stiff(), **(exact | choice)).answer,
+        run(LocalWorld(), stiff(), **(exact | choice | SEQUENTIAL)).answer,
     )
 
 
 def test_all_results_and_all_that_is_kept_have_the_same_bits_on_any_ranks(world, exact):
-    done, alone = run(world, **exact), run(World(), **exact)
-    assert torch.equal(done.answer, run(World(), **(exact | SEQUENTIAL)).answer)
+    done, alone = run(world, **exact), run(LocalWorld(), **exact)
+    assert torch.equal(done.answer, run(LocalWorld(), **(exact | SEQUENTIAL)).answer)
     assert torch.equal(done.boundary, alone.boundary)
     assert np.array_equal(done.outcome.changes, alone.outcome.changes)
     assert done.result.evaluations_deep == 24
@@ -79,7 +79,7 @@ def test_all_results_and_all_that_is_kept_have_the_same_bits_on_any_ranks(world,
 @pytest.mark.parametrize("starts", [(0,), (0, 20), (0, 3, 6, 9), STARTS, tuple(range(0, 24, 2))])
 def test_a_serial_loop_in_numpy_finds_the_same_results(exact, mixture_file, starts):
     mixture = reference.Mixture(mixture_file)
-    done = run(World(), **(exact | {"starts": starts}))
+    done = run(LocalWorld(), **(exact | {"starts": starts}))
     noise = done.plan.problem.noise.numpy().reshape(3, -1)
     expected = reference.chords(mixture, noise, reference.alpha_bars(24), starts)
     found = results(done).numpy().reshape(len(starts) + 1, 3, -1)
@@ -88,7 +88,7 @@ def test_a_serial_loop_in_numpy_finds_the_same_results(exact, mixture_file, star
 
 @pytest.mark.parametrize("k", range(1, 9))
 def test_result_k_is_as_deep_as_the_chain_of_its_core(exact, k):
-    done = run(World(), **(exact | {"max_iterations": k}))
+    done = run(LocalWorld(), **(exact | {"max_iterations": k}))
     core = 8 - k
     assert done.result.evaluations_deep == core + 24 - STARTS[core]
     assert (done.outcome.iterations, done.outcome.exact) == (k, k == 8)
@@ -98,7 +98,8 @@ def test_the_published_starts_take_the_published_ticks(exact):
     """50 steps on 8 cores: results at 17, 24, ... of 50 evaluations in a row, 2.9 x at best."""
     given = exact | {"steps": 50, "starts": (), "cores": 8}
     deep = [
-        run(World(), **(given | {"max_iterations": k})).result.evaluations_deep for k in (1, 2, 8)
+        run(LocalWorld(), **(given | {"max_iterations": k})).result.evaluations_deep
+        for k in (1, 2, 8)
     ]
     assert deep == [17, 24, 50]
     serial = reference.chords(
@@ -108,15 +109,15 @@ def test_the_published_starts_take_the_published_ticks(exact):
 
 
 def test_results_arrive_in_order_and_are_told_with_their_change(exact):
-    plan, told = plan_of(settings_of(**exact), World()), []
-    done = solve(plan, World(), [lambda k, answer, change: told.append((k, change))])
+    plan, told = plan_of(settings_of(**exact), LocalWorld()), []
+    done = solve(plan, LocalWorld(), [lambda k, answer, change: told.append((k, change))])
     assert [k for k, _ in told] == list(range(9))
     assert told[0][1] is None
     assert np.array_equal([change for _, change in told[1:]], done.change)
 
 
 def test_a_tolerance_stops_once_all_samples_have_changed_by_less(world, exact):
-    whole = run(World(), **exact)
+    whole = run(LocalWorld(), **exact)
     passed = whole.outcome.changes < 1e-3
     assert not passed[0].any()
     done = run(world, **(exact | {"tolerance": 1e-3}))
@@ -128,7 +129,7 @@ def test_a_tolerance_stops_once_all_samples_have_changed_by_less(world, exact):
 
 def test_what_is_kept_of_a_result_is_all_that_is_needed_to_go_on(world, exact):
     """Each result's checkpoint, alone, leads to the bits of the undisturbed run, on any ranks."""
-    alone, plan = run(World(), **exact), plan_of(settings_of(**exact), world)
+    alone, plan = run(LocalWorld(), **exact), plan_of(settings_of(**exact), world)
     saved = alone.states
     assert all({n for n, j in saved if j == k} == set(range(k, 9)) for k in range(9))
     for k in range(9) if world.size == 1 else (0, 3, 6):
@@ -187,7 +188,7 @@ def test_a_file_in_place_of_the_stream_is_named(exact, tmp_path, capsys):
 @pytest.mark.parametrize("solver", sorted(set(SOLVERS) - set(JUMPING)))
 def test_other_solvers_are_refused_in_one_sentence(exact, solver):
     with pytest.raises(InputError, match="the method chords jumps with one evaluation"):
-        plan_of(settings_of(**exact, solver=solver), World())
+        plan_of(settings_of(**exact, solver=solver), LocalWorld())
 
 
 @pytest.mark.parametrize(
@@ -203,7 +204,7 @@ def test_other_solvers_are_refused_in_one_sentence(exact, solver):
 )
 def test_starts_that_do_not_fit_are_refused(exact, given, named):
     with pytest.raises(InputError, match=named):
-        plan_of(settings_of(**(exact | given)), World())
+        plan_of(settings_of(**(exact | given)), LocalWorld())
 
 
 @pytest.mark.parametrize("steps", [2, 3, 7, 16, 17, 50, 64, 1000])

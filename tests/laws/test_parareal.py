@@ -11,10 +11,11 @@ import torch
 from helpers import reference
 from helpers.networks import Contraction
 from helpers.runs import run, run_alone
+from helpers.walks import coefficients
 
 from pint_diffusion.grid import NoiseSchedule, Spacing
 from pint_diffusion.numerics.prediction import predict
-from pint_diffusion.runtime.world import World
+from pint_diffusion.runtime.world import LocalWorld
 
 PLACEMENTS = ["root", "slice"]
 
@@ -120,7 +121,7 @@ def test_evaluations_in_all_and_deep_are_those_of_the_formulas(
     bound = iterations * length + slices - iterations
     assert done.result.evaluations_deep == bound
     assert done.result.calls_deep >= bound
-    if world.comm is None and batching == "auto":
+    if world.size == 1 and batching == "auto":
         assert done.result.calls_deep == bound
 
 
@@ -187,7 +188,7 @@ def test_a_sample_does_not_depend_on_the_samples_beside_it(world, exact, placeme
 
 def test_one_process_that_evaluates_one_at_a_time_never_speculates(exact):
     """Oldest iteration first: nothing beyond the answer is evaluated while it is being made."""
-    done = run(World(), **exact, steps=88, slices=11, tolerance=0.05, placement="root")
+    done = run(LocalWorld(), **exact, steps=88, slices=11, tolerance=0.05, placement="root")
     k = done.outcome.iterations
     assert 1 < k < 11
     fine = sum((11 - p + 1) * 8 for p in range(1, k + 1))
@@ -215,7 +216,9 @@ def test_where_the_coarse_solve_does_not_see_the_change_the_fine_one_is_taken_to
         x = done.boundary[k - 1, 7]
         for here, there in pairwise(levels[28:]):
             alpha_bar = torch.full((3,), here.alpha_bar, dtype=torch.float64)
-            x0, eps, *_ = predict("sample", x, network(x, None, alpha_bar), alpha_bar)
+            x0, eps, *_ = predict(
+                "sample", x, network(x, None, alpha_bar), *coefficients(x, alpha_bar)
+            )
             x = sqrt(there.alpha_bar) * x0 + sqrt(1 - there.alpha_bar) * eps
         assert not torch.equal(done.boundary[k, 7], done.boundary[k - 1, 7])
         assert torch.equal(done.boundary[k, 8], x)

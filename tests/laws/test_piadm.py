@@ -21,7 +21,7 @@ from pint_diffusion.grid import NoiseSchedule, level_of_sigma
 from pint_diffusion.methods.rounds.piadm import Blocks
 from pint_diffusion.models.mixture import GaussianMixture
 from pint_diffusion.run import solve_sequentially
-from pint_diffusion.runtime.world import World
+from pint_diffusion.runtime.world import LocalWorld
 from pint_diffusion.solvers.langevin import Langevin
 from pint_diffusion.store.master import read_run
 
@@ -60,7 +60,7 @@ def printed_sum(mixture, y0, lagged, times, noises, stochastic):
 @pytest.mark.parametrize("solver", ["ou_sde", "ou_ode"])
 def test_a_number_of_sweeps_gives_the_papers_sums(exact, mixture_file, solver, sweeps):
     given = {"steps": 15, "slices": 3, "solver": solver, "freeze": "score", "sweeps": sweeps}
-    done = run(World(), **exact, **given)
+    done = run(LocalWorld(), **exact, **given)
     problem = done.plan.problem
     mixture = reference.Mixture(mixture_file)
     times = -np.log([level.alpha_bar for level in problem.grid.levels])
@@ -79,33 +79,29 @@ def test_a_number_of_sweeps_gives_the_papers_sums(exact, mixture_file, solver, s
 @pytest.mark.parametrize(("sweeps", "rounds"), [(1, 6), (3, 8), (4, 9), (9, 9)])
 def test_the_diagonal_ends_a_slice_in_every_round_after_the_first_slice(exact, sweeps, rounds):
     given = {"steps": 24, "slices": 6, "schedule": "diagonal", "sweeps": sweeps}
-    done = run(World(), **exact, **given, solver="ou_sde")
+    done = run(LocalWorld(), **exact, **given, solver="ou_sde")
     assert done.outcome.iterations == rounds
     ended = min(sweeps, 4)
     assert np.array_equal(done.outcome.changes[ended - 1 :, 0], np.arange(4, 25, 4))
 
 
-def test_slices_end_where_no_point_before_their_end_has_moved():
+@pytest.mark.parametrize(("settled", "slid"), [(1, 1), (2, 2), (3, 2), (5, 2), (6, 6), (8, 8)])
+def test_slices_end_where_no_point_before_their_end_has_moved(settled, slid):
+    """Of slices that end at points 3, 7 and 9, seen from point 1."""
     grid = make_grid(NoiseSchedule.ddpm_linear(), 9, 3, (0, 3, 7, 9))
     problem = SimpleNamespace(
         grid=grid, tolerance=0.1, half_range=1.0, fine=SimpleNamespace(solver=None)
     )
     sweep = Blocks(problem, schedule="diagonal", freeze="v", sweeps=None)
-    lane = SimpleNamespace(begin=1, tapes=range(8), x=lambda j: torch.zeros(4, 5))
-    moved = torch.full((9, 4), 0.09)
-    moved[1, 0] = 0.2  # an inner point of the first slice, which begins at point 0
-    moved[2, 1] = 0.2  # its end
-    moved[4, 2] = 0.2  # an inner point of the next one
-    states = [row[None, :, None].expand(1, 4, 5) for row in moved]
-    assert sweep._done(lane, states) == [1, 2, 2, 8]
+    assert sweep.slide(1, settled) == slid
 
 
 @pytest.mark.parametrize("schedule", ["blocks", "diagonal"])
 @pytest.mark.parametrize("tolerance", [1e-2, 1e-4])
 def test_the_error_follows_the_tolerance(exact, schedule, tolerance):
     given = exact | {"steps": 48, "slices": 6, "solver": "ou_sde"}
-    done = run(World(), **given, schedule=schedule, tolerance=tolerance)
-    walk = run(World(), **(given | {"method": "sequential"}))
+    done = run(LocalWorld(), **given, schedule=schedule, tolerance=tolerance)
+    walk = run(LocalWorld(), **(given | {"method": "sequential"}))
     assert 0 < float((done.answer - walk.answer).abs().max()) < 5 * tolerance
 
 
@@ -113,7 +109,7 @@ def test_the_error_follows_the_tolerance(exact, schedule, tolerance):
 def test_rounds_hardly_depend_on_the_step(exact, solver):
     def rounds(steps):
         given = exact | {"samples": 16, "slices": 6}
-        return run(World(), **given, steps=steps, solver=solver).outcome.iterations
+        return run(LocalWorld(), **given, steps=steps, solver=solver).outcome.iterations
 
     few, many = rounds(60), rounds(120)
     assert many < 1.25 * few  # and 60 more in the sequential walk
@@ -122,13 +118,13 @@ def test_rounds_hardly_depend_on_the_step(exact, solver):
 def test_the_diagonal_takes_fewer_rounds_than_slices_one_after_the_other(exact):
     given = exact | {"steps": 60, "slices": 6, "solver": "ou_sde"}
     blocks, diagonal = (
-        run(World(), **given, schedule=schedule) for schedule in ("blocks", "diagonal")
+        run(LocalWorld(), **given, schedule=schedule) for schedule in ("blocks", "diagonal")
     )
     assert diagonal.outcome.iterations < 0.8 * blocks.outcome.iterations
 
 
 def test_a_sweep_evaluates_only_points_that_are_not_exact(exact):
-    done = run(World(), **exact, steps=12, slices=3, sweeps=3, solver="ou_ode")
+    done = run(LocalWorld(), **exact, steps=12, slices=3, sweeps=3, solver="ou_ode")
     assert done.evaluations == 3 * (4 + 3 + 2)
 
 
@@ -169,7 +165,7 @@ def distance(one, other):
 def sampled(**given):
     """Answer of the sequential walk, to which PIADM's differs by its tolerance; its last level."""
     settings = {"dtype": "float64", "samples": COUNT, "method": "sequential", **OU, **given}
-    plan = plan_of(settings_of(**settings), World(), blobs())
+    plan = plan_of(settings_of(**settings), LocalWorld(), blobs())
     answer = solve_sequentially(plan).samples
     return answer.numpy(), plan.problem.grid.levels[-1]
 
@@ -223,20 +219,20 @@ CORRECTED = {"steps": 9, "slices": 3, "corrector_steps": 4, "solver": "ou_ode"}
 def test_the_corrected_walk_is_found_to_the_bit(world, exact, solver, schedule):
     given = exact | CORRECTED | {"solver": solver}
     done = run(world, **given, schedule=schedule, tolerance=0)
-    walk = run(World(), **(given | {"method": "sequential"}))
+    walk = run(LocalWorld(), **(given | {"method": "sequential"}))
     assert torch.equal(done.answer, walk.answer)
     assert done.plan.problem.grid.bounds == (0, 3, 7, 10, 14, 17)
 
 
 def test_langevin_steps_of_a_slice_boundary_are_made_together(exact):
     given = exact | {"steps": 18, "slices": 3, "solver": "ou_ode"}
-    plain = run(World(), **given).outcome.iterations
-    done = run(World(), **given, corrector_steps=16).outcome
+    plain = run(LocalWorld(), **given).outcome.iterations
+    done = run(LocalWorld(), **given, corrector_steps=16).outcome
     assert done.iterations < plain + 16  # 32 steps more in the sequential walk
 
 
 def test_every_slice_boundary_draws_velocities_and_noises_of_its_own(exact):
-    done = run(World(), **exact, **CORRECTED, tolerance=0)
+    done = run(LocalWorld(), **exact, **CORRECTED, tolerance=0)
     walk = done.plan.problem.fine
     seen = []
     for i in range(walk.grid.steps):
@@ -277,6 +273,6 @@ def test_a_corrected_run_that_was_stopped_is_gone_on_with_to_the_same_bits(exact
 )
 def test_settings_that_do_not_fit_are_one_sentence(exact, given, named):
     with pytest.raises(InputError) as error:
-        plan_of(settings_of(**exact | {"steps": 8} | given), World())
+        plan_of(settings_of(**exact | {"steps": 8} | given), LocalWorld())
     assert named in str(error.value)
     assert "\n" not in str(error.value)

@@ -15,7 +15,7 @@ from pint_diffusion.grid import NoiseSchedule, write_grid
 from pint_diffusion.methods import METHODS
 from pint_diffusion.methods.problem import Restart
 from pint_diffusion.report.inspection import inspect_run
-from pint_diffusion.runtime.world import World
+from pint_diffusion.runtime.world import LocalWorld
 from pint_diffusion.solvers import SOLVERS
 from pint_diffusion.store.master import read_run
 
@@ -69,8 +69,8 @@ def cases(solvers):
 @pytest.mark.parametrize("given", cases(SOLVERS))
 def test_the_fixed_point_is_the_sequential_trajectory_to_the_bit(exact, given):
     given = exact | given
-    done = run(World(), **given, tolerance=0)
-    walk = run(World(), **sequential(given))
+    done = run(LocalWorld(), **given, tolerance=0)
+    walk = run(LocalWorld(), **sequential(given))
     assert torch.equal(done.answer, walk.answer)
     assert done.outcome.exact
     check_progress(done.outcome, 12)
@@ -84,7 +84,7 @@ def test_sweeps_forget_the_history_where_the_walk_does(exact, tmp_path, method):
     write_grid(tmp_path / "grid.yaml", grid.levels, grid.bounds, [])
     own = {"solver": "dpmpp_2m", "carry": False, "grid": tmp_path / "grid.yaml"}
     given = {k: v for k, v in exact.items() if k not in ("steps", "slices")} | method | own
-    done, walk = run(World(), **given, tolerance=1e-6), run(World(), **sequential(given))
+    done, walk = run(LocalWorld(), **given, tolerance=1e-6), run(LocalWorld(), **sequential(given))
     assert float((done.answer - walk.answer).abs().max()) < 1e-5
 
 
@@ -100,7 +100,7 @@ def test_bits_are_the_same_on_any_ranks(world, exact, given):
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_with_its_own_tolerance_a_method_is_near_the_sequential_answer(exact, variant):
     given = exact | VARIANTS[variant]
-    done, walk = run(World(), **given), run(World(), **sequential(given))
+    done, walk = run(LocalWorld(), **given), run(LocalWorld(), **sequential(given))
     assert (done.answer - walk.answer).abs().max() < 0.05
     check_progress(done.outcome, 12)
 
@@ -109,7 +109,7 @@ def test_with_its_own_tolerance_a_method_is_near_the_sequential_answer(exact, va
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_a_stiff_mixture_ends_within_as_many_rounds_as_steps(exact, variant, tolerance):
     given = exact | VARIANTS[variant] | {"steps": 24, "tolerance": tolerance}
-    done = run(World(), stiff(), **given)
+    done = run(LocalWorld(), stiff(), **given)
     check_progress(done.outcome, 24)
 
 
@@ -146,7 +146,7 @@ def test_a_run_in_rounds_that_was_stopped_is_gone_on_with_to_the_same_bits(
 def test_a_window_of_one_is_ddim(world, exact):
     given = exact | {"dtype": "float32"}
     done = run(world, **given, method="paradigms", window=1)
-    walk = run(World(), **given, method="sequential")
+    walk = run(LocalWorld(), **given, method="sequential")
     assert torch.equal(done.answer, walk.answer)
     assert done.outcome.iterations == 12
 
@@ -164,7 +164,7 @@ def test_the_error_is_a_share_of_the_data_range(tmp_path, given, scale):
     file = tmp_path / "mixture.npz"
     np.savez(file, **arrays, weights=np.full(5, 0.2), data_range=[-scale, scale])
     given = given | {"model": f"gmm:{file}", "steps": 100, "samples": 4, "tolerance": 1e-3}
-    done, walk = run(World(), **given), run(World(), **sequential(given))
+    done, walk = run(LocalWorld(), **given), run(LocalWorld(), **sequential(given))
     assert 0 < (done.answer - walk.answer).square().mean().sqrt() <= 2e-3 * scale
 
 

@@ -11,16 +11,17 @@ import pytest
 import torch
 from helpers.launch import launch
 
-from pint_diffusion.commands.check import clocks, command, files, gpu_aware, messages, talk
+from pint_diffusion.commands.check import clocks, command, files, gpu_aware, messages
 from pint_diffusion.commands.check.command import check, load
 from pint_diffusion.commands.check.facts import Facts, Network, collect
 from pint_diffusion.commands.check.finding import Finding, table
-from pint_diffusion.commands.check.memory import MORE_STATES, free_memory
 from pint_diffusion.commands.check.quick import held_of, judge, quick_check, refuse_or_warn
-from pint_diffusion.commands.check.talk import Silence, Talk
+from pint_diffusion.commands.check.sizes import MORE_STATES, free_memory
 from pint_diffusion.errors import InputError
 from pint_diffusion.models import peek
-from pint_diffusion.runtime.world import World, open_world
+from pint_diffusion.runtime import talk
+from pint_diffusion.runtime.talk import Silence, Talk
+from pint_diffusion.runtime.world import LocalWorld, open_world
 from pint_diffusion.settings.check import Check
 from pint_diffusion.settings.run import Settings
 
@@ -183,7 +184,9 @@ class Cuda:
 
 def test_several_ranks_on_one_gpu(monkeypatch):
     Cuda(monkeypatch)
-    ranks = [collect(World(local_rank=n, rank=n, size=3, local_size=3), "auto") for n in range(3)]
+    ranks = [
+        collect(LocalWorld(local_rank=n, rank=n, size=3, local_size=3), "auto") for n in range(3)
+    ]
     finding = named(judge(ranks, True), "GPU")
     assert finding.level == "warn"
     assert finding.found.startswith("ranks 0, 1, 2 share cuda:0")
@@ -197,7 +200,7 @@ def test_a_gpu_that_another_process_owns(monkeypatch):
         raise RuntimeError("CUDA error: all CUDA-capable devices are busy or unavailable\nadvice")
 
     monkeypatch.setattr(torch.cuda, "mem_get_info", busy)
-    finding = named(judge([collect(World(), "auto")], True), "device")
+    finding = named(judge([collect(LocalWorld(), "auto")], True), "device")
     assert finding.level == "fail"
     assert "busy" in finding.sentence
     assert "one rank per GPU" in finding.to_do
@@ -208,7 +211,7 @@ def test_a_network_that_does_not_fit(monkeypatch):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB\nadvice")
 
     monkeypatch.setattr(command, "load_denoiser", full)
-    _, network = load(Check(model="a:b"), World())
+    _, network = load(Check(model="a:b"), LocalWorld())
     assert network.problem == "a:b can't be loaded: CUDA out of memory. Tried to allocate 20 GiB"
 
 
@@ -251,9 +254,9 @@ def test_a_loaded_network_that_is_elsewhere_is_found(tmp_path):
         "def make(device, dtype):\n"
         "    return Net(2, 2, device='meta')\n"
     )
-    shape, network = load(Check(model=f"{tmp_path / 'net.py'}:make"), World())
+    shape, network = load(Check(model=f"{tmp_path / 'net.py'}:make"), LocalWorld())
     assert shape == (2,)
-    facts = collect(World(), "cpu", network=network)
+    facts = collect(LocalWorld(), "cpu", network=network)
     assert "its network uses meta" in named(judge([facts], False), "network").found
 
 
@@ -350,7 +353,7 @@ def test_a_slow_network_is_a_warning():
 @pytest.mark.mpi(min_size=2)
 def test_messages_are_timed_and_compared():
     world = open_world("mpi")
-    found = Talk(world)
+    found = world.talk()
     hosts = [f"h{min(rank, 2)}" for rank in range(world.size)]
     rows = list(messages.speed(found, hosts))
     assert len(rows) == len(messages.pairs(hosts))
@@ -364,7 +367,7 @@ def test_changed_data_is_noticed(monkeypatch):
     world = open_world("mpi")
     if world.rank == 1:
         monkeypatch.setattr(Talk, "send", spoil(Talk.send))
-    finding = next(messages.speed(Talk(world), ["h"] * world.size))
+    finding = next(messages.speed(world.talk(), ["h"] * world.size))
     assert finding.level == "fail"
     assert "changed" in finding.found
 
@@ -387,21 +390,22 @@ def test_messages_that_do_not_arrive(monkeypatch, hurried):
 
     if world.rank == 1:
         monkeypatch.setattr(Talk, "receive", deaf)
-    end = Talk(world)
+    end = world.talk()
     finding = next(messages.speed(end, ["h"] * world.size))
     assert finding.level == "fail"
     assert "do not arrive" in finding.found
     assert end.cut_off == (world.rank == 0)
     world.barrier()
     if world.rank == 1:  # take in what rank 0 has sent, so that MPI can end
-        end.comm.Recv(talk.pattern(1), 0)
+        end.wait(end.start_receive(talk.pattern(1), 0))
 
 
 @pytest.mark.alone
 def test_a_rank_that_does_not_answer_is_named_and_all_end():
     act = (
-        "import os, sys, time; from pint_diffusion.commands.check import command, talk; "
-        "talk.PATIENCE = 4.0; late = os.environ['PMI_RANK'] == '2'; "
+        "import os, sys, time; from pint_diffusion.commands.check import command; "
+        "from pint_diffusion.runtime import talk; talk.PATIENCE = 4.0; "
+        "late = os.environ['PMI_RANK'] == '2'; "
         "command.clocks = lambda *_: time.sleep(100) if late else []; "
         "from pint_diffusion.commands.cli import main; sys.exit(main(['check']))"
     )
@@ -420,7 +424,7 @@ def mpi_pair():
         dataclasses.replace(one, uuid=f"{GPU}{one.rank}")
         for one in world.gather(collect(world, "cpu"))
     ]
-    return Talk(world), ranks
+    return world.talk(), ranks
 
 
 @pytest.mark.mpi(min_size=2)
@@ -459,7 +463,7 @@ def test_a_clock_that_is_wrong(monkeypatch):
     true = time.time
     if world.rank == 1:
         monkeypatch.setattr(time, "time", lambda: true() + 0.5)
-    rows = list(clocks.clocks(Talk(world), [f"h{rank}" for rank in range(world.size)]))
+    rows = list(clocks.clocks(world.talk(), [f"h{rank}" for rank in range(world.size)]))
     assert len(rows) == world.size - 1
     assert rows[0].level == "warn"
     assert rows[0].found.startswith("h1 is +")
@@ -476,7 +480,7 @@ def look(world, tmp_path):
 
     def look(out=None):
         folder = out or Path(world.share(tmp_path))
-        rows = list(files.files(Talk(world), folder, ["h"] * world.size, 0))
+        rows = list(files.files(world.talk(), folder, ["h"] * world.size, 0))
         world.barrier()
         assert folder.parent != Path("/proc") and not list(folder.glob(".pint-check*"))  # noqa: PT018
         return rows
@@ -512,7 +516,7 @@ def test_a_folder_of_each_ranks_own(tmp_path, monkeypatch):
     own = Path(world.share(tmp_path)) / str(world.rank)
     own.mkdir()
     monkeypatch.chdir(own)
-    rows = list(files.files(Talk(world), Path("."), ["h"] * world.size, 0))
+    rows = list(files.files(world.talk(), Path("."), ["h"] * world.size, 0))
     finding = named(rows, "shared folder")
     assert finding.level == "fail"
     assert f"rank 1 on h, in {own.parent / '1'}, does not see" in finding.found
@@ -570,7 +574,7 @@ def test_a_run_without_room_is_refused_before_anything_is_loaded(mixture_file, t
 
 @pytest.mark.alone
 def test_the_quick_part_is_quick():
-    world, settings = World(), Settings()
+    world, settings = LocalWorld(), Settings()
     quick_check(settings, world)
     start = time.perf_counter()
     quick_check(settings, world)

@@ -1,4 +1,4 @@
-"""A full disk: one message, an end, a master that says so, and a run that can be gone on with."""
+"""A full disk: one message, an end, a master with the cause, and a run that can be resumed."""
 
 from __future__ import annotations
 
@@ -103,8 +103,8 @@ def test_a_disk_that_fills_up_ends_every_rank_with_one_message_and_the_run_goes_
 TIMED = [
     "-c",
     "import atexit, os, sys, time; from pint_diffusion.store import part; failed = []\n"
-    "def replace_file(*given, inner=part.replace_file):\n"
-    "    try: inner(*given)\n"
+    "def replace_file(*given, inner=part.replace_file, **named):\n"
+    "    try: inner(*given, **named)\n"
     "    except OSError: failed.append(time.monotonic()); raise\n"
     "part.replace_file = replace_file\n"
     "from pint_diffusion.commands.cli import main\n"
@@ -126,7 +126,7 @@ def test_a_disk_that_is_full_before_the_run_is_bad_input(disk, capfd):
 def test_a_disk_that_is_full_when_the_answer_is_there_loses_nothing(
     disk, undisturbed, monkeypatch, capfd, when
 ):
-    """What is held back is enough to say that the run is finished; pictures can be drawn later."""
+    """The reserve is enough to record that the run is finished; pictures can be drawn later."""
     at = disk(200 * STATE)
     folder = at / "run"
 

@@ -45,7 +45,7 @@ def undisturbed(tmp_path_factory):
 
 
 def begin(folder, given, ranks=4):
-    """Start a slow run, or go on with one, and wait until it has begun."""
+    """Start a slow run, or resume one, and wait until it has begun."""
     master = folder / "run.h5"
     before = master.stat().st_ino if master.exists() else 0
     process = start(*given, ranks=ranks, environment=SLOW)

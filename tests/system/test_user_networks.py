@@ -12,7 +12,7 @@ from helpers import user_networks
 from helpers.runs import run
 
 from pint_diffusion.models import load_denoiser
-from pint_diffusion.runtime.world import World
+from pint_diffusion.runtime.world import LocalWorld
 
 FILES = {
     "yz_mnist": "mnist_ddpm/yz_ddpm_mnist_starter.pth",
@@ -62,7 +62,7 @@ def test_it_finds_the_noise_that_was_added(name):
     """
     model = network(name)
     short = {"steps": 25, "samples": 4} if name != "anime64" else {"steps": 12, "samples": 1}
-    clean = run(World(), model, **short, method="sequential").answer
+    clean = run(LocalWorld(), model, **short, method="sequential").answer
     for at in (0.3, 0.6):
         t = round(at * len(model.alphas_cumprod))
         alpha_bar = float(model.alphas_cumprod[t])
@@ -93,8 +93,8 @@ def test_a_checkpoint_that_does_not_fit_is_refused(tmp_path, monkeypatch):
 def test_after_m_iterations_the_answer_is_the_sequential_one_to_the_bit():
     model = network("yz_mnist")
     exact = {"batching": "off", "steps": 24, "slices": 8, "samples": 2, "tolerance": 1e-300}
-    done = run(World(), model, **exact)
-    walk = run(World(), model, **exact, method="sequential")
+    done = run(LocalWorld(), model, **exact)
+    walk = run(LocalWorld(), model, **exact, method="sequential")
     assert done.outcome.iterations == 8
     assert torch.equal(done.answer, walk.answer)
     assert not torch.equal(done.boundary[3, -1], walk.answer)
@@ -105,8 +105,10 @@ def test_the_error_falls_as_that_of_a_serial_emulation():
     """Samples differ by a factor of ten, so this is for these few; benchmarks/ has the rest."""
     model, iterations = network("yz_mnist"), 3
     grid = {"steps": 1000, "slices": 25, "samples": 4, "seed": 3}
-    done = run(World(), model, **grid, tolerance=1e-300, max_iterations=iterations, batching=16)
-    truth = run(World(), model, **grid, method="sequential").answer
+    done = run(
+        LocalWorld(), model, **grid, tolerance=1e-300, max_iterations=iterations, batching=16
+    )
+    truth = run(LocalWorld(), model, **grid, method="sequential").answer
     apart = (done.boundary[1:, -1] - truth).flatten(2).norm(dim=2)
     errors = (apart / truth.flatten(1).norm(dim=1)).mean(dim=1).numpy()
     print(f"relative error {', '.join(f'{e:.1e}' for e in errors)} at k = 1, 2, ...")

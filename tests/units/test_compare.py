@@ -18,7 +18,7 @@ from pint_diffusion.methods import METHODS
 from pint_diffusion.methods.times import chords_on, parareal_on, rounds_on
 from pint_diffusion.models import load_denoiser
 from pint_diffusion.report.bound import dataflow_bound
-from pint_diffusion.runtime.world import World
+from pint_diffusion.runtime.world import LocalWorld
 from pint_diffusion.settings.compare import Compare
 
 FLAT = {1: 1.0, 1000: 1.0}
@@ -55,7 +55,7 @@ def test_every_entry_is_brought_to_the_error_and_counts_are_the_same_on_any_rank
 
 
 def test_an_entry_has_the_placement_in_its_name(given):
-    rows = compare(Compare(**given, methods=("srds",)), World())
+    rows = compare(Compare(**given, methods=("srds",)), LocalWorld())
     drawn = {row.name: bool(row.on_devices) for row in rows if row.name.startswith("SRDS, ")}
     assert drawn == {"SRDS, not pipelined": False, "SRDS, root": False, "SRDS, slice": True}
 
@@ -68,7 +68,7 @@ def test_the_network_is_loaded_once_and_the_table_is_printed_once(given, monkeyp
         return load_denoiser(*given)
 
     monkeypatch.setattr("pint_diffusion.build.from_settings.load_denoiser", load)
-    rows = compare(Compare(**given, methods=("window",)), World())
+    rows = compare(Compare(**given, methods=("window",)), LocalWorld())
     said = capfd.readouterr()
     assert len(loaded) == 1
     assert said.out.count("worst sample") == 1
@@ -80,7 +80,7 @@ def test_the_network_is_loaded_once_and_the_table_is_printed_once(given, monkeyp
 
 
 def test_the_worst_sample_is_no_nearer_than_all_together(given):
-    rows = compare(Compare(**given | {"samples": 4}, methods=("paradigms",)), World())
+    rows = compare(Compare(**given | {"samples": 4}, methods=("paradigms",)), LocalWorld())
     for row in rows:
         assert row.measured.error <= row.measured.worst_sample
     assert any(row.measured.error < row.measured.worst_sample for row in rows)
@@ -88,7 +88,7 @@ def test_the_worst_sample_is_no_nearer_than_all_together(given):
 
 def test_coarse_settings_are_ignored_by_methods_without_coarse_solves(given):
     settings = Compare(**given, coarse={"steps": 2}, methods=("window", "srds"))
-    assert {row.name.split(",")[0] for row in compare(settings, World())} == {
+    assert {row.name.split(",")[0] for row in compare(settings, LocalWorld())} == {
         "sequential", "window", "SRDS",
     }  # fmt: skip
 
@@ -107,13 +107,15 @@ def test_settings_are_printed_and_read_back_and_nothing_is_run(given, tmp_path, 
 def test_an_answer_of_zeros_can_be_compared_with(given, capfd):
     """There is no relative error but 0 and infinity."""
     body = Path(networks.__file__)
-    rows = compare(Compare(**given | {"model": f"{body}:zeros", "methods": ("window",)}), World())
+    rows = compare(
+        Compare(**given | {"model": f"{body}:zeros", "methods": ("window",)}), LocalWorld()
+    )
     errors = {row.measured.error for row in rows if row.rule == "own"}
     assert errors <= {0, inf}
 
 
 def test_the_first_entry_is_exact_and_as_long_as_the_walk(given):
-    first = compare(Compare(**given, methods=("srds",)), World())[0]
+    first = compare(Compare(**given, methods=("srds",)), LocalWorld())[0]
     assert (first.measured.error, first.measured.deep, first.measured.evaluations) == (0, 16, 16)
 
 
@@ -199,4 +201,4 @@ def test_files_that_can_not_be_written_are_an_error_in_a_sentence(given, capfd, 
 
     monkeypatch.setattr("pint_diffusion.commands.compare.command.write_files", full)
     with pytest.raises(StoreError, match="could not be written: No space left"):
-        compare(Compare(**given, methods=("window",)), World())
+        compare(Compare(**given, methods=("window",)), LocalWorld())

@@ -1,4 +1,4 @@
-"""What a rank's device is told, and what is said of it."""
+"""The device of a rank: its settings, and their record."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ from pint_diffusion.models.denoiser import schedule_of
 from pint_diffusion.numerics.noise import initial_noise
 from pint_diffusion.runtime.evaluator import Evaluator
 from pint_diffusion.runtime.requests import Ask
-from pint_diffusion.runtime.world import World
+from pint_diffusion.runtime.world import LocalWorld
 from pint_diffusion.solvers import SOLVERS, Propagator
 
 diffusers = pytest.importorskip("diffusers")
@@ -269,7 +269,7 @@ def make_scheduler(case: Case, grid: str, steps: int):
 
 def levels_of(case: Case, scheduler) -> tuple[Level, ...]:
     """Read the walk's levels off the scheduler's float32 tables."""
-    t = [*scheduler.timesteps.double().tolist(), -1.0]  # nobody is told the last one
+    t = [*scheduler.timesteps.double().tolist(), -1.0]  # no network gets the last one
     if case.stages == "plms":
         del t[1]
     if not hasattr(scheduler, "sigmas"):
@@ -396,7 +396,7 @@ class CutOff(NoiseSchedule):
 def test_solvers_with_stages_agree_once_the_network_is_told_the_same(
     name, grid, steps, monkeypatch
 ):
-    """Inside a step the level is the same, but not the timestep that the network is told.
+    """Inside a step the level is the same, but not the timestep that the network gets.
 
     DPMSolverSinglestep casts the timesteps of its grid of exponential spacing to int64 and so
     tells the network up to one training step less: `test_timesteps_are_cut_off`.
@@ -471,7 +471,7 @@ def test_flags_make_the_samples_of_a_pipeline(method, monkeypatch):
     noise = initial_noise(4, range(2), SHAPE, torch.float32)
     pair = Pair(CASES["DPM-Solver++(2M)"], "karras", 10, monkeypatch, noise=noise)
     pair.network.alphas_cumprod = pair.schedule.alphas_cumprod
-    done = run(World(), pair.network, **given, method=method)
+    done = run(LocalWorld(), pair.network, **given, method=method)
     assert apart(done.answer, pair.theirs[-1]) <= SAME
 
 
@@ -732,7 +732,7 @@ def test_paradigms_goes_through_the_states_of_the_batched_scheduler(window, tole
     write_grid(tmp_path / "grid.yaml", levels_of(case, scheduler), None)
     given = {"grid": tmp_path / "grid.yaml", "tolerance": tolerance, "batching": "off"}
     samples = 1 if tolerance else 2  # theirs slides by the slowest
-    done = run(World(), network, **given, method="paradigms", window=window, samples=samples)
+    done = run(LocalWorld(), network, **given, method="paradigms", window=window, samples=samples)
     noise = done.plan.problem.noise
     rounds = list(theirs_in_windows(scheduler, network, noise, window, tolerance))
     assert apart(done.answer, rounds[-1][-1]) < SAME

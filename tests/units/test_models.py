@@ -15,6 +15,7 @@ import pytest
 import torch
 from helpers.checkpoints import CPU, save, tell, tiny_network
 from helpers.networks import Speaking
+from helpers.walks import coefficients
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -32,7 +33,11 @@ from pint_diffusion.models.checkpoint import load_checkpoint
 from pint_diffusion.models.denoiser import Denoiser, schedule_of
 from pint_diffusion.models.factory import load_factory
 from pint_diffusion.models.mixture import GaussianMixture, load_mixture
-from pint_diffusion.numerics.prediction import PREDICTION_TYPES, network_input, predict
+from pint_diffusion.numerics.prediction import (
+    PREDICTION_TYPES,
+    network_input,
+    predict,
+)
 from pint_diffusion.runtime.evaluator import Evaluator, step_index
 from pint_diffusion.runtime.requests import Ask
 
@@ -256,13 +261,15 @@ def test_every_kind_of_output_tells_the_same_x0_and_eps(kind):
     a, s = (c.sqrt().view(-1, 1, 1) for c in (alpha_bar, 1 - alpha_bar))
     x = a * x0 + s * eps
     outputs = {"epsilon": eps, "v": a * eps - s * x0, "flow": eps - x0}
-    got = predict(kind, x, outputs.get(kind, x0), alpha_bar)
+    got = predict(kind, x, outputs.get(kind, x0), *coefficients(x, alpha_bar))
     torch.testing.assert_close(got.x0, x0, rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(got.eps, eps, rtol=1e-12, atol=1e-12)
     assert got.variance is None
     sigma = s / (a + s)
     seen = {"flow": (1 - sigma) * x0 + sigma * eps, "denoised": x0 + s / a * eps}.get(kind, x)
-    torch.testing.assert_close(network_input(kind, x, alpha_bar), seen, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(
+        network_input(kind, x, *coefficients(x, alpha_bar)), seen, rtol=1e-12, atol=1e-12
+    )
 
 
 @pytest.mark.parametrize("kind", ["flow", "v", "sample"])
@@ -270,9 +277,9 @@ def test_pure_noise_is_read_where_flow_begins(kind):
     draw = torch.Generator().manual_seed(3)
     x0, eps = (torch.randn(2, 3, dtype=torch.float64, generator=draw) for _ in range(2))
     nothing = torch.zeros(2, dtype=torch.float64)
-    assert torch.equal(network_input(kind, eps, nothing), eps)
+    assert torch.equal(network_input(kind, eps, *coefficients(eps, nothing)), eps)
     output = {"flow": eps - x0, "v": -x0, "sample": x0}[kind]
-    got = predict(kind, eps, output, nothing)
+    got = predict(kind, eps, output, *coefficients(eps, nothing))
     torch.testing.assert_close(got.x0, x0, rtol=1e-12, atol=1e-12)
     assert torch.equal(got.eps, eps)
 
@@ -281,8 +288,8 @@ def test_pure_noise_is_read_where_flow_begins(kind):
 def test_twice_the_channels_are_a_learned_variance(kind):
     x, output, variance = torch.randn(3, 4, 2, 5, generator=torch.Generator().manual_seed(0))
     alpha_bar = torch.linspace(0.1, 0.9, 4)
-    got = predict(kind, x, torch.cat([output, variance], dim=1), alpha_bar)
-    plain = predict(kind, x, output, alpha_bar)
+    got = predict(kind, x, torch.cat([output, variance], dim=1), *coefficients(x, alpha_bar))
+    plain = predict(kind, x, output, *coefficients(x, alpha_bar))
     assert torch.equal(got.x0, plain.x0)
     assert torch.equal(got.eps, plain.eps)
     assert torch.equal(got.variance, variance)
@@ -311,7 +318,7 @@ def test_a_mixture_says_the_same_in_all_five_ways(levels, seed):
 
 
 class Listening:
-    """Notes what it is told."""
+    """A network that records its arguments."""
 
     shape = (2,)
     data_range = (-1.0, 1.0)

@@ -20,12 +20,7 @@ def world():
 
 @pytest.fixture
 def transport(world):
-    from pint_diffusion.runtime.transports.mpi import MpiTransport
-    from pint_diffusion.runtime.transports.watchdog import Watchdog
-
-    events = EventLog(world.rank)
-    watchdog = Watchdog(world.rank, [world.host] * world.size, 60, events, lambda cause: None)
-    return MpiTransport(world.comm, events, pinned=False, watchdog=watchdog)
+    return world.transport(EventLog(world.rank), torch.device("cpu"), 60)
 
 
 @pytest.mark.parametrize("values", [1, 100_000])
@@ -34,7 +29,7 @@ def test_closing_takes_in_every_message_under_way(world, transport, values):
     for k in range(count):
         for to in range(world.size):
             state = torch.full((values,), float(world.rank * count + k), dtype=torch.float64)
-            transport.send(to, Message(Key(0, world.rank, k), Clock(k, 2 * k), state))
+            transport.send([to], Message(Key(0, world.rank, k), Clock(k, 2 * k), state))
     transport.close()
     came = transport.receive(0)
     assert len(came) == count * world.size
@@ -47,7 +42,7 @@ def test_closing_takes_in_every_message_under_way(world, transport, values):
 
 def test_a_message_is_a_copy_and_keeps_the_values_of_any_memory_layout(world, transport):
     state = torch.arange(12.0).reshape(3, 4)
-    transport.send((world.rank + 1) % world.size, Message(Key(0, 0, 0), Clock(), state.T))
+    transport.send([(world.rank + 1) % world.size], Message(Key(0, 0, 0), Clock(), state.T))
     state.zero_()
     transport.close()
     (message,) = transport.receive(0)
@@ -59,13 +54,13 @@ def test_a_short_message_does_not_overtake_a_long_one(world, transport):
     to = (world.rank + 1) % world.size
     for k in range(0, 20, 2):
         long = torch.zeros(500_000, dtype=torch.float64)
-        transport.send(to, Message(Key(0, 0, k), Clock(), long))
-        transport.send(to, Message(Key(0, 0, k + 1), Clock(), None))
+        transport.send([to], Message(Key(0, 0, k), Clock(), long))
+        transport.send([to], Message(Key(0, 0, k + 1), Clock(), None))
     transport.close()
     assert [message.key.k for message in transport.receive(0)] == list(range(20))
 
 
 def test_no_value_is_a_value(world, transport):
-    transport.send((world.rank + 1) % world.size, Message(Key(0, 0, 0), Clock(), None))
+    transport.send([(world.rank + 1) % world.size], Message(Key(0, 0, 0), Clock(), None))
     transport.close()
     assert [message.data for message in transport.receive(0)] == [None]

@@ -1,4 +1,4 @@
-"""``pint-diffusion check``: what runs where, what is wrong with it, and what to do.
+"""``pint-diffusion check``: where ranks run, what is wrong, and what to do.
 
-One file per kind of finding. `quick` has the part that every run makes, `command` all of it.
+One file per kind of finding. `quick` has the checks that every run makes, `command` all of them.
 """

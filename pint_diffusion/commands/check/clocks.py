@@ -1,4 +1,4 @@
-"""Clocks: how far those of the hosts are apart."""
+"""Clocks: how far the clocks of the hosts are apart."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 
 from pint_diffusion.commands.check.finding import Finding
-from pint_diffusion.commands.check.talk import Silence, Talk, one_per_host
+from pint_diffusion.runtime.talk import Silence, Talk, one_per_host
 
 ROUNDS = 10
 APART = 0.01
-"""Seconds that clocks may differ; more confuses whoever compares logs or files' ages."""
+"""Seconds by which clocks may differ; more confuses readers of logs and of the ages of files."""
 
 
 def offset(talk: Talk, leader: int, peer: int, clock: Callable[[], float]) -> tuple[float, float]:
-    """How far ``peer``'s clock is ahead of ``leader``'s, and the most by which that may be wrong.
+    """Return the seconds by which ``peer``'s clock is ahead of ``leader``'s, and their error bound.
 
-    The leader asks for the time, and takes it for the middle between question and answer of the
-    quickest round. Both numbers are on the leader only.
+    The leader asks for the time. It takes the answer of the quickest round as the time in the
+    middle between question and answer. Both numbers are on the leader only; the peer gets zeros.
     """
     moment = np.zeros(1)
     if talk.rank == peer:
@@ -40,7 +40,7 @@ def offset(talk: Talk, leader: int, peer: int, clock: Callable[[], float]) -> tu
 
 
 def clocks(talk: Talk, hosts: Sequence[str]) -> Iterator[Finding]:
-    """Compare every host's time of day with the first one's."""
+    """Compare every host's time of day with that of the first host."""
     ahead: dict[str, tuple[float, float]] = {}
     for host, peer in one_per_host(hosts).items():
         if peer == 0 or peer in talk.lost:
@@ -58,7 +58,7 @@ def clocks(talk: Talk, hosts: Sequence[str]) -> Iterator[Finding]:
 
 
 def judge_clocks(first: str, ahead: dict[str, tuple[float, float]]) -> Iterator[Finding]:
-    """Judge (seconds ahead of the first host, error of that) of the other hosts."""
+    """Judge the clocks of the other hosts: host -> (seconds ahead of the first host, error)."""
     if not ahead:
         yield Finding("clocks", "ok", f"one, of {first}")
     for host, (seconds, error) in ahead.items():

@@ -16,21 +16,21 @@ from pint_diffusion.commands.check.files import files
 from pint_diffusion.commands.check.finding import Finding, table
 from pint_diffusion.commands.check.gpu_aware import gpu_aware
 from pint_diffusion.commands.check.launcher import library
-from pint_diffusion.commands.check.memory import MORE_STATES, state_size, tensors_of
 from pint_diffusion.commands.check.messages import overlap, speed
 from pint_diffusion.commands.check.quick import judge
-from pint_diffusion.commands.check.talk import PATIENCE, Silence, Talk
+from pint_diffusion.commands.check.sizes import MORE_STATES, state_size, tensors_of
 from pint_diffusion.errors import InputError
 from pint_diffusion.methods import Parareal
 from pint_diffusion.models import load_denoiser
 from pint_diffusion.runtime.device import bind_device
-from pint_diffusion.runtime.world import World, read_launcher
+from pint_diffusion.runtime.talk import PATIENCE, Silence, Talk
+from pint_diffusion.runtime.world import LocalWorld, World, read_launcher
 from pint_diffusion.settings.check import Check
 
 LIBRARIES = ("torch", "numpy", "h5py", "mpi4py", "mpich", "diffusers", "safetensors")
 
 FLOAT32 = 4
-"""Bytes of a number in the states that are counted."""
+"""Bytes of a number in a state."""
 
 LOADING = 600.0
 """Seconds by which ranks may differ in importing the libraries and loading the network."""
@@ -40,7 +40,7 @@ PARTING = 5.0
 
 
 def check(settings: Check, open_world: Callable[[str], World]) -> int:
-    """Print what was found on rank 0; return 0, or 2 if a run would go wrong.
+    """Make the checks and print the table on rank 0; return 0, or 2 if a run would go wrong.
 
     Parameters
     ----------
@@ -52,9 +52,9 @@ def check(settings: Check, open_world: Callable[[str], World]) -> int:
     findings = list(libraries())
     launcher = read_launcher()
     speaks = launcher is None or launcher.rank == 0
+    world: World = LocalWorld()
     try:
         world = open_world("mpi")
-        findings += library()
     except InputError as error:
         found, _, to_do = str(error).partition(": ")
         if launcher is not None:
@@ -63,8 +63,9 @@ def check(settings: Check, open_world: Callable[[str], World]) -> int:
                 print(table(findings), flush=True)
             return 2
         findings.append(Finding("MPI", "warn", f"none, one process only: {found}", to_do))
-        world = World()
-    talk = Talk(world)
+    talk = world.talk()
+    if talk.thread_level != "none":
+        findings += library(world, talk)
     try:
         for finding in look(settings, world, talk):
             findings.append(finding)
@@ -84,7 +85,7 @@ def check(settings: Check, open_world: Callable[[str], World]) -> int:
 
 
 def look(settings: Check, world: World, talk: Talk) -> Iterator[Finding]:
-    """Make every check; the findings are the same on every rank.
+    """Make every check; yield the findings, the same on every rank.
 
     Raises
     ------
@@ -108,7 +109,7 @@ def look(settings: Check, world: World, talk: Talk) -> Iterator[Finding]:
 
 
 def load(settings: Check, world: World) -> tuple[tuple[int, ...], Network | None]:
-    """Load the network on this rank's device; the shape of its samples, and what became of it."""
+    """Load the network on this rank's device; return the shape of a sample, and its facts."""
     if settings.model is None:
         return (), None
     import torch
@@ -116,7 +117,7 @@ def load(settings: Check, world: World) -> tuple[tuple[int, ...], Network | None
     try:
         device = bind_device(settings.device, world.local_rank)
     except InputError:
-        return (), None  # said by another check
+        return (), None  # `missing` reports it
     try:
         denoiser = load_denoiser(settings.model, device, torch.float32)
     except InputError as error:
@@ -133,7 +134,7 @@ def load(settings: Check, world: World) -> tuple[tuple[int, ...], Network | None
 
 
 def libraries() -> Iterator[Finding]:
-    """Versions of what a run uses."""
+    """Yield the versions of the libraries that a run uses."""
     import h5py
     import torch
 
@@ -151,7 +152,7 @@ def libraries() -> Iterator[Finding]:
 
 
 def lost(world: World, silence: Silence) -> Finding:
-    """Name the ranks that did not answer."""
+    """Return the finding with the ranks that did not answer."""
     ranks = ", ".join(map(str, silence.ranks))
     found = f"rank(s) {ranks} did not answer rank {world.rank} within {PATIENCE:g} s"
     to_do = "look for that rank's host in the rows above and check it, or leave it out"

@@ -1,4 +1,4 @@
-"""Cores: how many each rank has, and how many threads it would start on them."""
+"""Cores: how many each rank may use, and how many threads it would start on them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pint_diffusion.commands.check.finding import Finding
 
 
 def binding(facts: Sequence[Facts]) -> Iterator[Finding]:
-    """Ranks that were bound to fewer cores than they are, on a host that has more."""
+    """Warn where ranks share fewer cores than there are ranks, on a host that has more."""
     for host, ranks in by_host(facts).items():
         cores = _cores(ranks)
         there = ranks[0].host_cores
@@ -24,7 +24,7 @@ def binding(facts: Sequence[Facts]) -> Iterator[Finding]:
 
 
 def cores(facts: Sequence[Facts]) -> Iterator[Finding]:
-    """Cores per rank; a summary says of a run on too few that its speed-up means nothing."""
+    """Warn where ranks share cores: then the speed-up of a run means nothing."""
     bound = list(binding(facts))
     yield from bound
     for host, ranks in by_host(facts).items():
@@ -56,5 +56,5 @@ def omp_threads(facts: Sequence[Facts]) -> Iterator[Finding]:
 
 
 def _cores(ranks: Sequence[Facts]) -> set[int]:
-    """All cores that ranks may run on."""
+    """Return all cores that ranks may run on."""
     return set[int]().union(*(one.cores for one in ranks))

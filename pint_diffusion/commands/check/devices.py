@@ -1,4 +1,4 @@
-"""Devices: which rank computes where, and whether that was meant."""
+"""Devices: which rank computes where, and what looks wrong about it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pint_diffusion.commands.check.finding import Finding, amount
 
 
 def places(facts: Sequence[Facts]) -> Iterator[Finding]:
-    """One row for every rank."""
+    """Yield one row for every rank: its host, device and cores."""
     for one in facts:
         where = f"{one.device} {one.uuid}".strip()
         found = f"host {one.host}, device {where}, {len(one.cores)} cores"
@@ -17,7 +17,7 @@ def places(facts: Sequence[Facts]) -> Iterator[Finding]:
 
 
 def missing(facts: Sequence[Facts]) -> Iterator[Finding]:
-    """Ranks that were told to use a GPU and see none, or see none where others do."""
+    """Find ranks without a GPU where the settings ask for one, or where other ranks have one."""
     blind = [one for one in facts if one.problem]
     if blind:
         where = f"{ranks_of(blind)} on {blind[0].host}: " if len(facts) > 1 else ""
@@ -37,7 +37,7 @@ def missing(facts: Sequence[Facts]) -> Iterator[Finding]:
 
 
 def shared_gpus(facts: Sequence[Facts]) -> Iterator[Finding]:
-    """Several ranks on one GPU: right, but they take turns."""
+    """Warn of several ranks on one GPU: the run is right, but they take turns."""
     gpus: dict[str, list[Facts]] = {}
     for one in facts:
         if one.uuid:
@@ -53,7 +53,7 @@ def shared_gpus(facts: Sequence[Facts]) -> Iterator[Finding]:
 
 
 def network(facts: Sequence[Facts]) -> Iterator[Finding]:
-    """Say of a loaded network whether it is where its rank was bound to."""
+    """Check that a loaded network is on the device of its rank."""
     loaded = [one for one in facts if one.network is not None]
     if not loaded:
         return

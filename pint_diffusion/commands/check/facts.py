@@ -1,4 +1,4 @@
-"""What one rank knows of itself; the ranks' facts are gathered once and judged alike everywhere."""
+"""The facts of one rank; all ranks gather them once and judge them alike."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from pint_diffusion.commands.check.memory import free_memory
+from pint_diffusion.commands.check.sizes import free_memory
 from pint_diffusion.errors import InputError
 from pint_diffusion.runtime.device import bind_device
 from pint_diffusion.runtime.world import World, read_launcher
@@ -22,11 +22,11 @@ class Network:
     size : int
         Bytes of its tensors.
     devices : tuple of str
-        Where these are.
+        Devices of its tensors.
     current : str
-        torch's current CUDA device once it was loaded; empty without CUDA.
+        torch's current CUDA device after loading; empty without CUDA.
     problem : str
-        Why it could not be loaded; empty if it could.
+        Why the rank could not load it; empty if it could.
     """
 
     size: int = 0
@@ -37,30 +37,30 @@ class Network:
 
 @dataclass(frozen=True)
 class Facts:
-    """What one rank knows of itself.
+    """The facts of one rank: its host, device, cores and memory.
 
     Attributes
     ----------
     rank, host : int, str
-        Which rank, and where.
+        Number of the rank, and name of its host.
     launcher : str
-        Who started it, empty if nobody did.
+        Launcher that started it, empty if none did.
     variables : mapping of str to str
-        Those environment variables that checks read, see `VARIABLES`.
+        Environment variables that checks read, see `VARIABLES`.
     device, uuid : str
-        Device it is bound to, and which piece of hardware that is (empty for a CPU).
+        Device of the rank, and the identifier of that piece of hardware (empty for a CPU).
     problem : str
-        Why it is bound to none; empty if it is.
+        Why the rank has no device; empty if it has one.
     cores : frozenset of int
-        Cores it may run on.
+        Cores that the rank may run on.
     host_cores : int
-        Cores that its host has.
+        Number of cores of its host.
     free, device_free : int
-        Bytes of memory free on the host and on its CUDA device.
+        Free bytes of memory on the host and on its CUDA device.
     needed : int
-        Bytes that this rank will hold at least, on top of what it has; 0 if not known.
+        Least bytes that this rank will take in addition; 0 if not known.
     network : Network or None
-        What `check` has loaded.
+        The network, if `check` has loaded one.
     """
 
     rank: int
@@ -79,7 +79,7 @@ class Facts:
 
 
 STRAY_RANKS = ("PMIX_RANK", "PALS_RANKID", "FLUX_TASK_RANK", "JSM_NAMESPACE_RANK")
-"""Variables of launchers that tell a process its rank, but not how many there are."""
+"""Variables of launchers with the rank of a process, but not the number of ranks."""
 
 VARIABLES = (*STRAY_RANKS, "SLURM_NTASKS", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS")
 
@@ -90,14 +90,14 @@ def collect(
     needed: int = 0,
     network: Network | None = None,
 ) -> Facts:
-    """Look at this process and its host.
+    """Collect the facts of this process and its host.
 
     Parameters
     ----------
     world : World
         The processes.
     choice : {"auto", "cpu", "cuda"}
-        Kind of device to be bound to.
+        Kind of device for this rank.
     needed, network : int, Network or None
         See `Facts`.
     """
@@ -136,12 +136,12 @@ def collect(
 
 
 def first_line(error: BaseException) -> str:
-    """What an error says, without the advice that CUDA's go on with."""
+    """Return the first line of an error, without the advice that follows in errors of CUDA."""
     return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
 
 
 def by_host(facts: Sequence[Facts]) -> dict[str, list[Facts]]:
-    """The ranks of each host, hosts in the order of their first ranks."""
+    """Return the facts of each host's ranks, hosts in the order of their first ranks."""
     hosts: dict[str, list[Facts]] = {}
     for one in facts:
         hosts.setdefault(one.host, []).append(one)
@@ -149,7 +149,7 @@ def by_host(facts: Sequence[Facts]) -> dict[str, list[Facts]]:
 
 
 def ranks_of(facts: Iterable[Facts]) -> str:
-    """Name ranks: ``rank 3``, ``ranks 0, 1``, ``ranks 0, 1 and 6 more``."""
+    """Return names of ranks: ``rank 3``, ``ranks 0, 1``, ``ranks 0, 1 and 6 more``."""
     numbers = [str(one.rank) for one in facts]
     if len(numbers) == 1:
         return f"rank {numbers[0]}"

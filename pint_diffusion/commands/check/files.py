@@ -1,4 +1,4 @@
-"""Files: whether the folder of a run can be written safely, and is the same one on every rank."""
+"""Files: whether ranks can write the folder of a run safely, and all have the same folder."""
 
 from __future__ import annotations
 
@@ -13,31 +13,31 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pint_diffusion.commands.check.finding import Finding, amount
-from pint_diffusion.commands.check.talk import Talk
+from pint_diffusion.runtime.talk import Talk
 
 VISIBLE_WITHIN = 3.0
-"""Seconds after which a file of rank 0 must be seen by every rank."""
+"""Seconds within which every rank must see a file of rank 0."""
 
 SLOW = 1.0
-"""Seconds of a write, fsync and rename that are worth a warning."""
+"""Seconds of a write, fsync and rename above which the check warns."""
 
 
 @dataclass(frozen=True)
 class Tried:
-    """What one rank found in its folder.
+    """The result of one rank's attempt to write in its folder.
 
     Attributes
     ----------
     folder : str
-        Where, absolute.
+        Absolute path of the folder.
     problem : str
-        Why it can't be written; empty if it can.
+        Why the rank can't write there; empty if it can.
     seconds : float
-        Of write, fsync, rename and fsync of the folder.
+        Seconds of write, fsync, rename and fsync of the folder.
     unlocked : str
-        Why files can't be locked; empty if they can.
+        Why the rank can't lock files there; empty if it can.
     free : int
-        Bytes free.
+        Free bytes.
     """
 
     folder: str
@@ -48,7 +48,7 @@ class Tried:
 
 
 def nearest(out: Path) -> Path:
-    """``out`` itself, or the closest folder above it that exists: a run makes the rest."""
+    """Return ``out`` or the closest folder above it that exists: a run makes the rest."""
     folder = Path(os.path.abspath(out))
     return next(place for place in (folder, *folder.parents) if place.is_dir())
 
@@ -59,13 +59,13 @@ def files(talk: Talk, out: Path, hosts: Sequence[str], needed: int) -> Iterator[
     Parameters
     ----------
     talk : Talk
-        Between the ranks.
+        Messages between the ranks.
     out : Path
-        The folder of a run, which may not exist yet.
+        Folder of a run, which may not exist yet.
     hosts : sequence of str
-        Of each rank.
+        Host of each rank.
     needed : int
-        Bytes that a run writes at most, 0 if not known.
+        Most bytes that a run writes, 0 if not known.
     """
     folder = nearest(out)
     token = talk.gather(secrets.token_hex(4))[0]
@@ -85,7 +85,7 @@ def files(talk: Talk, out: Path, hosts: Sequence[str], needed: int) -> Iterator[
 
 
 def attempt(folder: Path, name: str) -> Tried:
-    """Do in a folder what a run does there, and clean up."""
+    """Write, rename and lock a file in a folder as a run does, and delete it."""
     first, second = (folder / f".pint-check-{name}{end}" for end in (".new", ".h5"))
     where = str(folder)
     try:
@@ -114,7 +114,7 @@ def attempt(folder: Path, name: str) -> Tried:
 
 
 def try_locks(path: Path) -> str:
-    """Why a file can't be locked, by the system or by HDF5; empty if it can."""
+    """Return why the system or HDF5 can't lock a file; empty if both can."""
     import h5py
 
     try:
@@ -133,7 +133,7 @@ def try_locks(path: Path) -> str:
 
 
 def is_seen(mark: Path) -> bool:
-    """Whether a file shows up in time."""
+    """Return whether a file appears in time."""
     deadline = time.monotonic() + VISIBLE_WITHIN
     while mark.name not in os.listdir(mark.parent):
         if time.monotonic() > deadline:
@@ -145,7 +145,7 @@ def is_seen(mark: Path) -> bool:
 def judge_files(
     out: Path, hosts: Sequence[str], tried: Sequence[Tried], unseen: Sequence[int], needed: int
 ) -> Iterator[Finding]:
-    """Judge what the ranks found; all the folder's own properties, then whether it is shared."""
+    """Judge the attempts of the ranks: the folder itself, then whether all ranks share it."""
     bad = [rank for rank, one in enumerate(tried) if one.problem]
     if bad:
         rank, one = bad[0], tried[bad[0]]

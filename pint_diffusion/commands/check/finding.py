@@ -1,4 +1,4 @@
-"""What a check finds, and the table of it."""
+"""Findings of the checks, and the table of them."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ class Finding:
     Attributes
     ----------
     name : str
-        What was looked at.
+        Subject of the check.
     level : {"ok", "warn", "fail"}
         ``fail``: a run would go wrong. ``warn``: it would be right, but slow or at risk.
     found : str
-        What is the case, and where.
+        The state of the subject, and where.
     to_do : str
-        How to change it; empty if nothing needs to be done.
+        Advice; empty if there is nothing to do.
     """
 
     name: str
@@ -34,12 +34,12 @@ class Finding:
 
     @property
     def sentence(self) -> str:
-        """What was found and what to do, in one line."""
+        """The finding and the advice, in one line."""
         return f"{self.found}: {self.to_do}" if self.to_do else self.found
 
 
 def table(findings: Sequence[Finding]) -> str:
-    """Write findings one below the other, and under each what to do."""
+    """Return the findings one below the other, and under each the advice."""
     width = max(len(finding.name) for finding in findings)
     lines = []
     for finding in findings:
@@ -50,14 +50,14 @@ def table(findings: Sequence[Finding]) -> str:
 
 
 def verdict(findings: Sequence[Finding]) -> str:
-    """Say in one line how it stands."""
+    """Return the number of fails and warnings in one line."""
     fails, warns = (sum(f.level == level for f in findings) for level in ("fail", "warn"))
     first = f"wrong: {fails}" if fails else "nothing is wrong"
     return f"{first}, warnings: {warns}" if warns else first
 
 
 def amount(size: float) -> str:
-    """Bytes, in the unit that suits them."""
+    """Return bytes in a suitable unit."""
     for unit in ("B", "KB", "MB", "GB", "TB", "PB"):
         if size < 1000 or unit == "PB":
             break

@@ -1,4 +1,4 @@
-"""GPU-aware MPI: whether the library says it is, and whether that is true.
+"""GPU-aware MPI: whether the library claims it, and whether that is true.
 
 A run does not depend on it: states go through pinned host memory.
 """
@@ -13,7 +13,7 @@ import torch
 
 from pint_diffusion.commands.check.facts import Facts
 from pint_diffusion.commands.check.finding import Finding
-from pint_diffusion.commands.check.talk import Silence, Talk
+from pint_diffusion.runtime.talk import Silence, Talk
 
 VALUES = 1 << 16
 CUDA = 0
@@ -21,13 +21,8 @@ CUDA = 0
 
 
 def claims(talk: Talk) -> str:
-    """By what the MPI library says that it takes CUDA pointers; empty if it does not."""
-    from mpi4py import MPI
-
-    kinds = talk.comm.Get_info().Get("mpi_memory_alloc_kinds") or MPI.INFO_ENV.Get(
-        "mpi_memory_alloc_kinds"
-    )
-    if "cuda" in (kinds or ""):
+    """Return the call by which the MPI library claims to take CUDA pointers; empty if none."""
+    if "cuda" in talk.memory_kinds:
         return "mpi_memory_alloc_kinds"
     for library in _libraries():
         try:
@@ -45,13 +40,13 @@ def claims(talk: Talk) -> str:
 
 
 def _libraries() -> list[str]:
-    """Files of the MPI libraries that this process has loaded."""
+    """Return the files of the MPI libraries that this process has loaded."""
     mapped = {line.split()[-1] for line in Path("/proc/self/maps").read_text().splitlines()}
     return sorted(path for path in mapped if "/libmpi" in path and ".so" in path)
 
 
 def gpu_aware(talk: Talk, facts: Sequence[Facts]) -> Iterator[Finding]:
-    """Send a CUDA tensor between two ranks where the library says it can, and compare it."""
+    """Send a CUDA tensor between two ranks if the library claims that it can, and compare it."""
     if talk.size == 1:
         return
     claim = talk.gather(claims(talk))[0]
@@ -73,20 +68,20 @@ def gpu_aware(talk: Talk, facts: Sequence[Facts]) -> Iterator[Finding]:
 
 
 def exchange(talk: Talk, sender: int, receiver: int, device: torch.device) -> bool:
-    """Send a tensor on the device; whether it came as it was sent."""
+    """Send a tensor on the device; return on the receiver whether it arrived unchanged."""
     expected = torch.arange(VALUES, dtype=torch.float32, device=device)
     if talk.rank == sender:
         if device.type == "cuda":
             torch.cuda.synchronize(device)
-        talk.wait(talk.comm.Isend(expected, receiver), expected)
+        talk.wait(talk.start_send(expected, receiver), expected)
         return True
     came = torch.zeros_like(expected)
-    talk.wait(talk.comm.Irecv(came, sender), came)
+    talk.wait(talk.start_receive(came, sender), came)
     return torch.equal(came, expected)
 
 
 def judge_gpu_aware(claim: str, works: bool | str | None) -> Finding:
-    """Judge the library's word and the test of it (None: not made)."""
+    """Judge the library's claim and the test of it (None: there was no test)."""
     name = "GPU-aware MPI"
     if not claim:
         return Finding(name, "ok", "no; not needed, states go through pinned host memory")

@@ -1,4 +1,4 @@
-"""Launcher: how many processes there are, and whether all who counted them agree."""
+"""Launcher: the number of processes, by MPI and by the launcher's environment."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from collections.abc import Iterator, Sequence
 
 from pint_diffusion.commands.check.facts import STRAY_RANKS, Facts
 from pint_diffusion.commands.check.finding import Finding
+from pint_diffusion.runtime.talk import Talk
+from pint_diffusion.runtime.world import World
 
 SINGLETONS = (
     "mpi4py's MPI library and the launcher do not belong together; use the launcher of that "
@@ -14,7 +16,7 @@ SINGLETONS = (
 
 
 def world_size(facts: Sequence[Facts]) -> Iterator[Finding]:
-    """Compare the number of ranks with what the launcher's environment says of it."""
+    """Compare the number of ranks with that in the launcher's environment."""
     first, size = facts[0], len(facts)
     found = f"{first.launcher or 'none'}, {size} process{'es' if size > 1 else ''}"
     told = {name: first.variables[name] for name in STRAY_RANKS if name in first.variables}
@@ -31,16 +33,7 @@ def world_size(facts: Sequence[Facts]) -> Iterator[Finding]:
         yield Finding("launcher", "ok", found)
 
 
-def library() -> Iterator[Finding]:
+def library(world: World, talk: Talk) -> Iterator[Finding]:
     """Describe the MPI library."""
-    from mpi4py import MPI
-
-    levels = {
-        MPI.THREAD_SINGLE: "single",
-        MPI.THREAD_FUNNELED: "funneled",
-        MPI.THREAD_SERIALIZED: "serialized",
-        MPI.THREAD_MULTIPLE: "multiple",
-    }
-    name = MPI.Get_library_version().splitlines()[0].strip("\x00 ")
-    yield Finding("MPI library", "ok", " ".join(name.split()))
-    yield Finding("MPI thread level", "ok", levels[MPI.Query_thread()])
+    yield Finding("MPI library", "ok", world.library)
+    yield Finding("MPI thread level", "ok", talk.thread_level)

@@ -1,75 +1,18 @@
-"""Memory: what is free, and what the network and the slices will hold at least."""
+"""Memory: the free bytes, and the least that the network and the states will take."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
+from pint_diffusion.commands.check.facts import Facts
 from pint_diffusion.commands.check.finding import Finding, amount
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from pint_diffusion.commands.check.facts import Facts
-
-MORE_STATES = 3
-"""The noise, and one call's rows as they go in and come out."""
-
 TIGHT = 0.8
-"""Share of the free memory above which a run that fits is warned of."""
-
-_GROUPS = ("/sys/fs/cgroup", "/sys/fs/cgroup/memory")
-_FILES = (("memory.max", "memory.current"), ("memory.limit_in_bytes", "memory.usage_in_bytes"))
-
-
-def free_memory() -> int:
-    """Bytes that processes of this host can still take, swap included, or of this control group."""
-    lines = Path("/proc/meminfo").read_text().splitlines()
-    counted = {line.split(":")[0]: int(line.split()[1]) * 1024 for line in lines if " kB" in line}
-    free = [counted.get("MemAvailable", 0) + counted.get("SwapFree", 0)]
-    groups = Path("/proc/self/cgroup").read_text().splitlines()
-    places = {group.rpartition(":")[2].strip("/") for group in groups} | {""}
-    for folder in (Path(root, place) for root in _GROUPS for place in places):
-        for limit, usage in _FILES:
-            try:
-                values = [(folder / name).read_text().strip() for name in (limit, usage)]
-                cached = _inactive(folder / "memory.stat")
-                free.append(int(values[0]) - int(values[1]) + cached)
-            except (OSError, ValueError):
-                continue  # no such group, or "max"
-    return max(0, min(free))
-
-
-def _inactive(stat: Path) -> int:
-    """Bytes of files that the kernel drops when memory is short, which usage counts."""
-    lines = [line.split() for line in stat.read_text().splitlines()]
-    counts = {name: int(value) for name, value in lines}
-    return counts.get("total_inactive_file", counts.get("inactive_file", 0))
-
-
-def state_size(samples: int, shape: Sequence[int], item: int) -> int:
-    """Bytes of one boundary state (S, *shape)."""
-    return samples * math.prod(shape) * item
-
-
-def tensors_of(model: Any, depth: int = 3) -> Iterator[Tensor]:
-    """The tensors of a network, which need not be a torch module but may hold some."""
-    import torch
-
-    if isinstance(model, torch.Tensor):
-        yield model
-    elif isinstance(model, torch.nn.Module):
-        yield from model.parameters()
-        yield from model.buffers()
-    elif depth and not isinstance(model, type) and hasattr(model, "__dict__"):
-        for part in vars(model).values():
-            yield from tensors_of(part, depth - 1)
+"""Share of the free memory above which the check warns of a run that fits."""
 
 
 def memory(facts: Sequence[Facts]) -> Iterator[Finding]:
-    """Compare what the ranks of a host, or of a GPU, will hold at least with what is free."""
+    """Compare the least memory that the ranks of a host or of a GPU will take with the free one."""
     places: dict[tuple[str, str], list[Facts]] = {}
     for one in facts:
         places.setdefault((one.host, one.uuid), []).append(one)

@@ -12,15 +12,15 @@ import numpy as np
 
 from pint_diffusion.commands.check.clocks import offset
 from pint_diffusion.commands.check.finding import Finding, amount
-from pint_diffusion.commands.check.talk import Silence, Talk, one_per_host, pattern
+from pint_diffusion.runtime.talk import Silence, Talk, one_per_host, pattern
 
 BIG = 1 << 20
 ROUNDS = 50
 SECONDS = 0.25
-"""Rounds of one size end here if they are not done."""
+"""Most seconds of the rounds of one size."""
 
 MOST_HOSTS = 8
-"""With more hosts each is timed with the first one only."""
+"""With more hosts the check times each with the first one only."""
 
 SLOW_LATENCY = 0.01
 SLOW_RATE = 10e6
@@ -34,7 +34,17 @@ AGAIN, LAST = 3, 4
 
 @dataclass(frozen=True)
 class Timed:
-    """One-way seconds of a byte and of `BIG` bytes, and whether the data came back unchanged."""
+    """The times of a ping-pong between two ranks.
+
+    Attributes
+    ----------
+    latency : float
+        One-way seconds of a byte.
+    seconds : float
+        One-way seconds of `BIG` bytes.
+    unchanged : bool
+        The data came back unchanged.
+    """
 
     latency: float
     seconds: float
@@ -47,7 +57,7 @@ class Timed:
 
 
 def pairs(hosts: Sequence[str]) -> list[tuple[int, int]]:
-    """The pairs of ranks that are timed: of each pair of hosts, and one on the first host."""
+    """Return the pairs of ranks to time: one for each pair of hosts, and one on the first host."""
     first = list(one_per_host(hosts).values())
     chosen = list(itertools.combinations(first, 2))
     if len(first) > MOST_HOSTS:
@@ -57,7 +67,7 @@ def pairs(hosts: Sequence[str]) -> list[tuple[int, int]]:
 
 
 def ping_pong(talk: Talk, leader: int, peer: int) -> Timed | None:
-    """Send bytes there and back; ``leader`` gets the times."""
+    """Send bytes to ``peer`` and back; return the times on ``leader``, None elsewhere."""
     medians, unchanged = [], True
     for size in (1, BIG):
         data, back = pattern(size), np.zeros(size, np.uint8)
@@ -81,7 +91,7 @@ def ping_pong(talk: Talk, leader: int, peer: int) -> Timed | None:
 
 
 def speed(talk: Talk, hosts: Sequence[str]) -> Iterator[Finding]:
-    """Latency and bandwidth of pairs, one pair after the other; the data is compared."""
+    """Measure latency and bandwidth of pairs, one pair after the other, and compare the data."""
     for leader, peer in pairs(hosts):
         if talk.lost & {leader, peer}:
             continue
@@ -116,7 +126,7 @@ def judge_speed(leader: int, peer: int, hosts: Sequence[str], timed: Timed | str
 
 
 def overlap(talk: Talk, hosts: Sequence[str]) -> Iterator[Finding]:
-    """Time a big message of a rank that computes: MPI's own way, and a run's way."""
+    """Time a big message of a rank that computes, with Isend alone and with a thread for MPI."""
     if talk.size == 1:
         return
     peer = next((rank for rank, host in enumerate(hosts) if host != hosts[0]), 1)
@@ -126,7 +136,7 @@ def overlap(talk: Talk, hosts: Sequence[str]) -> Iterator[Finding]:
             ahead, _ = offset(talk, 0, peer, time.perf_counter)
             mine = _delay(talk, peer, ahead, False), _delay(talk, peer, ahead, True)
         except Silence:
-            pass  # said below
+            pass  # judge_overlap reports it
     yield judge_overlap(hosts[0], hosts[peer], talk.gather(mine)[0])
 
 
@@ -150,10 +160,13 @@ def judge_overlap(here: str, there: str, delays: tuple[float, float] | None) -> 
 
 
 def _delay(talk: Talk, peer: int, ahead: float, threaded: bool) -> float:
-    """Seconds, on rank 0, from its send to the arrival at ``peer``, whose clock is ``ahead``."""
+    """Return on rank 0 the seconds from its send to the arrival at ``peer``.
+
+    ``peer``'s clock is ``ahead`` by so many seconds.
+    """
     data, moment = np.zeros(HUGE, np.uint8), np.zeros(1)
     if talk.rank == peer:
-        request = talk.comm.Irecv(data, 0, AGAIN)
+        request = talk.start_receive(data, 0)
         talk.send(moment, 0)
         talk.wait(request, data)
         moment[0] = time.perf_counter()
@@ -170,7 +183,7 @@ def _delay(talk: Talk, peer: int, ahead: float, threaded: bool) -> float:
         if failed:
             raise failed[0]
     else:
-        request = talk.comm.Isend(data, peer, AGAIN)
+        request = talk.start_send(data, peer, AGAIN)
         _compute()
         talk.wait(request, data)
     talk.receive(moment, peer)
@@ -185,7 +198,7 @@ def _send(talk: Talk, data: np.ndarray, peer: int, failed: list[Silence]) -> Non
 
 
 def _compute() -> None:
-    """Work as a network on a CPU does: products of matrices, which let other threads run."""
+    """Multiply matrices, as a network on a CPU does; other threads can run meanwhile."""
     end = time.perf_counter() + COMPUTING
     matrix = np.eye(128)
     while time.perf_counter() < end:

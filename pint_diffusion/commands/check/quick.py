@@ -1,4 +1,4 @@
-"""The part of the checks that every run makes: two gathers, no other message."""
+"""The checks that every run makes: two gathers, no other message."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from pint_diffusion.commands.check.devices import missing, network, places, shar
 from pint_diffusion.commands.check.facts import Facts, collect
 from pint_diffusion.commands.check.finding import Finding
 from pint_diffusion.commands.check.launcher import world_size
-from pint_diffusion.commands.check.memory import MORE_STATES, memory, state_size
+from pint_diffusion.commands.check.memory import memory
+from pint_diffusion.commands.check.sizes import MORE_STATES, state_size
 from pint_diffusion.errors import InputError
 from pint_diffusion.methods.method import Sliced
 from pint_diffusion.models import peek
@@ -36,12 +37,12 @@ JUDGES: dict[Judge, bool] = {
     omp_threads: True,
     memory: True,
 }
-"""What is judged by the ranks' facts alone, and whether every run does it."""
+"""Checks that need the ranks' facts only -> whether every run makes them."""
 
 
 def judge(facts: Sequence[Facts], quick: bool) -> list[Finding]:
-    """Judge gathered facts; alike on every rank."""
-    skipped = {cores} if quick else {binding}  # the one says what the other does
+    """Return the findings from gathered facts, the same on every rank."""
+    skipped = {cores} if quick else {binding}  # `cores` includes `binding`
     judges = [one for one, always in JUDGES.items() if (always or not quick) and one not in skipped]
     return [finding for one in judges for finding in one(facts)]
 
@@ -49,16 +50,16 @@ def judge(facts: Sequence[Facts], quick: bool) -> list[Finding]:
 def quick_check(
     settings: Settings, world: World, denoiser: Denoiser | None = None
 ) -> list[Finding]:
-    """Look for what would make a run wrong or slow, before anything big is loaded.
+    """Find what would make a run wrong or slow, before a rank loads anything big.
 
     Parameters
     ----------
     settings : Settings
         The run.
     world : World
-        Its processes; every one of them calls this.
+        Its processes; all of them call this function.
     denoiser : Denoiser, optional
-        The network, if it is there already.
+        The network, if the caller has loaded it.
 
     Returns
     -------
@@ -76,7 +77,7 @@ def quick_check(
 
 
 def held_of(settings: Settings, state: int, ranks: int) -> int:
-    """Bytes that a rank of a run holds at least, if a state has so many; nothing is loaded."""
+    """Return the least bytes that a rank of a run holds; ``state`` are the bytes of one state."""
     method = settings.method
     steps = 1 if settings.grid else settings.steps  # the file has its own
     given = method.given_slices if isinstance(method, Sliced) else None

@@ -16,6 +16,7 @@ from torch import Tensor
 from pint_diffusion.build.from_settings import sampling_of
 from pint_diffusion.build.plan import Plan, make_plan
 from pint_diffusion.commands.compare.entries import Entry
+from pint_diffusion.commands.silence import EndJob
 from pint_diffusion.methods import Sequential
 from pint_diffusion.methods.method import Method
 from pint_diffusion.models.denoiser import Denoiser
@@ -133,7 +134,7 @@ class Bench:
             return self._done[method]
         plan, world = self.plan(method), self._world
         problem, memory, held = plan.problem, Answers(), Held()
-        run = solve(plan, world, [memory, held])
+        run = solve(plan, world, [memory, held, EndJob(world)])
         k = run.iterations
         told = world.share([answer.cpu() for answer in memory.answers if answer is not None])
         if self.truth is None:

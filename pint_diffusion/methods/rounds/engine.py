@@ -8,9 +8,9 @@ its state at b_s is final. One round:
     exchange   every rank gets what the network returned for every slot
     sweep      every rank makes the same new states of the same numbers, point after point
 
-The sweep makes the solver's own steps once more, with what the network said of the *last* states
-instead of evaluations. Of a state that has not moved it is told what was seen, to the bit, so a
-sweep that moves nothing has found the trajectory of the sequential sampler, to the bit.
+All numbers of a round stay on the device. The host waits for one of them: how many points each
+sample's window slides by. From this it knows where everything lies in the next round, and sends
+that in one copy.
 
 What a sweep takes the network to say of a state that has moved, when it calls a point done, and
 where it begins beyond the points evaluated, is all that the methods differ in: see `Sweep`.
@@ -18,252 +18,363 @@ where it begins beyond the points evaluated, is all that the methods differ in: 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Generator, Sequence
-from dataclasses import replace
-from functools import partial
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pint_diffusion.grid import Level
 from pint_diffusion.methods.problem import Problem
-from pint_diffusion.methods.rounds.tape import Lane, record
+from pint_diffusion.methods.rounds.rows import Asked, Ints, Rows, steps
+from pint_diffusion.methods.rounds.sweep import Seen, Sweep, Tables
 from pint_diffusion.numerics.convergence import Outcome
-from pint_diffusion.numerics.prediction import Prediction
-from pint_diffusion.runtime.requests import Ask, Layout
+from pint_diffusion.numerics.levels import to_device
+from pint_diffusion.numerics.prediction import Prediction, predict
+from pint_diffusion.runtime.requests import Ask, Layout, Together
 from pint_diffusion.runtime.scheduler import Runtime
-from pint_diffusion.solvers.linear import most_evaluations
-
-
-class Sweep(Protocol):
-    """A method of the Picard family. It keeps nothing from call to call.
-
-    Attributes
-    ----------
-    own : int
-        E, tensors that it keeps with every state.
-    """
-
-    own: int
-
-    def stop(self, begin: int) -> int:
-        """Return the point before which a window must end that begins at ``begin``."""
-        ...
-
-    def start(self, lane: Lane) -> list[Tensor]:
-        """Return the states of the first window; ``lane`` has that of point 0."""
-        ...
-
-    def __call__(self, lane: Lane) -> tuple[list[Tensor], Sequence[int]]:
-        """Sweep.
-
-        Returns
-        -------
-        states : list of Tensor
-            New states of the points begin, begin + 1, ..., as far as they are known, at least one
-            more than were evaluated. A window is as long as they reach.
-        done : sequence of int, length s
-            Points that each sample's window slides by. A method that lets it be zero must say
-            otherwise after as many sweeps as the window has points.
-        """
-        ...
-
-
-class Window(NamedTuple):
-    """The window of one sample: where it begins, (1 + H + E, 1, *shape) for each of its points."""
-
-    begin: int
-    sweeps: int
-    states: list[Tensor]
 
 
 def rounds(sweep: Sweep, problem: Problem) -> Callable[[Runtime], None]:
-    """Return what starts the coroutines of a rank on its runtime."""
-    return partial(picard, sweep, problem)
+    """Make ready what a rank needs; return what starts its coroutine on its runtime."""
+    tables = Tables(problem.fine, problem.noise.device)
+
+    def start(runtime: Runtime) -> None:
+        runtime.spawn(runtime.rank, Rounds(sweep, tables, problem, runtime).run)
+
+    return start
 
 
-def picard(sweep: Sweep, problem: Problem, runtime: Runtime) -> None:
-    """Start the coroutines of this rank."""
-    walk, columns = problem.fine, problem.columns
-    steps, samples, ranks = walk.grid.steps, len(problem.noise), range(problem.ranks)
-    outputs = Layout(
-        (most_evaluations(walk), samples, *problem.output_shape),
-        problem.noise.dtype,
-        problem.noise.device,
-    )
-    said = runtime.cells(outputs, lambda j: j % len(ranks), lambda j: list(ranks))
-    kept = runtime.cells(outputs, lambda rank: rank, lambda rank: [0])
+@dataclass(frozen=True)
+class Windows:
+    """The windows of all samples, W points at most.
 
-    def end_of(begin: int) -> int:
-        return min(max(sweep.stop(begin), begin + 1), steps if begin < steps else steps + 1)
+    Attributes
+    ----------
+    begin, length : array of int, shape (S,)
+        First point and number of points.
+    states : Tensor, shape (1 + H + E, W, S, *shape)
+        x, the solver's history, and what the method keeps with them; NaN where there is no point.
+    """
 
-    def lane(begin: int, rows: list[int], windows: list[Window]) -> Lane:
-        mine = [windows[s] for s in rows]
-        states = [torch.cat(slot, dim=1) for slot in zip(*(w.states for w in mine), strict=True)]
-        return Lane(walk.of_samples(rows), begin, mine[0].sweeps + 1, states, [])
+    begin: Ints
+    length: Ints
+    states: Tensor
 
-    def first() -> list[Window]:
-        empty = Lane(walk, 0, 0, [], [])
-        own = [torch.zeros_like(problem.noise)] * sweep.own
-        begun = replace(empty, states=[empty.pack(problem.noise, (), own)])
-        states = sweep.start(begun)[: end_of(0)]
-        return [Window(0, 0, [state[:, s : s + 1] for state in states]) for s in range(samples)]
 
-    def restored(changes: list[NDArray[np.float64]]) -> list[Window]:
-        assert problem.restart is not None
-        slots = [problem.restart.state(j) for j in range(columns)]
-        windows = []
-        for s in range(samples):
-            begins = [0, *(int(row[s]) for row in changes)]
-            here = next(i for i, begin in enumerate(begins) if begin == begins[-1])
-            states = [slot[:, s : s + 1] for slot in slots if not torch.isnan(slot[0, s]).any()]
-            windows.append(Window(begins[-1], len(begins) - 1 - here, states))
-        return windows
+@dataclass(frozen=True)
+class Places:
+    """Where everything is in a round, on the host and on the device.
 
-    async def look(j: int, k: int, rows: list[tuple[int, Tensor]]) -> None:
-        """Evaluate slot ``j``: for each sample a point and its state."""
-        points: dict[int, list[int]] = {}
-        for s, (i, _) in enumerate(rows):
-            points.setdefault(i, []).append(s)
-        walks = {}
-        for i, group in points.items():
-            state = torch.cat([rows[s][1] for s in group], dim=1)
-            past = tuple(state[1 : 1 + walk.carried_at(i)])
-            walks[tuple(group)] = walk.of_samples(group).step(Question, state[0], past, i)
-        ask = Ask("fine", j, k - 1, place=f"round {k}")
-        said[j, k] = await evaluate_together(ask, walks, outputs)
+    Attributes
+    ----------
+    mine, all : Rows
+        Of the slots that this rank evaluates, and of all slots.
+    points : Tensor of int, shape (L S,)
+        Grid point of every slot and sample, N where there is none.
+    mine_order, mine_places, all_order, all_places : Tensor of int, optional
+        Their arrays, flat, if they are not straight.
+    """
 
-    async def rounds() -> None:
-        restart = problem.restart
+    mine: Rows
+    all: Rows
+    points: Tensor
+    mine_order: Tensor | None = None
+    mine_places: Tensor | None = None
+    all_order: Tensor | None = None
+    all_places: Tensor | None = None
+
+
+class Rounds:
+    """The rounds of a run, as one rank makes them.
+
+    Parameters
+    ----------
+    sweep : Sweep
+        The method.
+    tables : Tables
+        Of the fine walk.
+    problem : Problem
+        What is sampled.
+    runtime : Runtime
+        Of this rank.
+    """
+
+    def __init__(self, sweep: Sweep, tables: Tables, problem: Problem, runtime: Runtime) -> None:
+        self.sweep, self.runtime, self.problem = sweep, runtime, problem
+        self.walk, self.noise = problem.fine, problem.noise
+        self.steps, self.samples = self.walk.grid.steps, len(problem.noise)
+        self.device = problem.noise.device
+        self.parts = 1 + self.walk.solver.history
+        self.tables = tables
+        self.stages = self.tables.responses.stages
+        shape = (self.stages, self.samples, *problem.output_shape)
+        outputs = Layout(shape, self.noise.dtype, self.device)
+        ranks = list(range(problem.ranks))
+        self.said = runtime.cells(outputs, lambda j: j % len(ranks), lambda j: ranks)
+        last = [problem.columns] if runtime.rank == 0 else []
+        kept = [*range(runtime.rank, problem.columns, problem.ranks), *last]
+        runtime.keeps(lambda k: kept)
+        self.nothing = torch.full_like(self.noise, torch.nan)[None, None]
+
+    async def run(self) -> None:
+        """Make rounds until every sample has arrived; rank 0 finishes the run."""
+        problem, runtime, restart = self.problem, self.runtime, self.problem.restart
         changes = list(restart.changes) if restart else []
         k = len(changes)
-        windows = restored(changes) if restart else idle
-        preview = restart.state(columns)[0] if restart else problem.noise
+        windows = self.restored(changes) if restart else self.first()
+        preview = restart.state(problem.columns)[0] if restart else self.noise
+        places, _ = self.placed(windows.begin, windows.length)
         while True:
-            keep(k, windows, preview)
+            self.keep(k, windows, preview)
             if runtime.rank == 0:
                 told = changes[-1] if changes else None
                 if await runtime.answer(k, preview, told):
-                    return runtime.finish(outcome(k, changes))
-            under_way = [window for window in windows if window.begin < steps]
-            if not under_way or k >= problem.max_iterations:
+                    break
+            if (windows.begin == self.steps).all() or k >= problem.max_iterations:
                 break
             k += 1
-            slots = max(len(window.states) for window in under_way)
-            for j in range(slots):
-                runtime.spawn(j % len(ranks), look, j, k, rows_of(j, windows))
-            windows, preview = swept(windows, preview, [await said[j, k] for j in range(slots)])
-            changes.append(np.array([float(window.begin) for window in windows]))
-        kept[runtime.rank, k] = None
+            await self.evaluate(k, windows, places)
+            returned = [await self.said[j, k] for j in places.all.slots]
+            seen = self.look(windows, places, torch.stack(returned))  # type: ignore[arg-type]
+            windows, places, preview = self.slide(windows, seen, preview)
+            changes.append(windows.begin.astype(np.float64))
         if runtime.rank == 0:
-            for rank in ranks:
-                await kept[rank, k]  # else some rank might be stopped before its last checkpoint
-            runtime.finish(outcome(k, changes))
+            runtime.finish(self.outcome(k, changes))
 
-    def rows_of(j: int, windows: list[Window]) -> list[tuple[int, Tensor]]:
-        """Return point and state of every sample in slot ``j``; the idle are shown noise again."""
-        there = [w.begin < steps and j < len(w.states) for w in windows]
-        return [
-            (w.begin + j, w.states[j]) if here else (0, idle[s].states[0])
-            for s, (w, here) in enumerate(zip(windows, there, strict=True))
-        ]
+    def first(self) -> Windows:
+        """Return the windows at the noise."""
+        count = self.end_of(0, 0)
+        begun = self.sweep.start(self.walk, self.noise, count)
+        states = torch.cat([begun, self.no_point(self.sweep.extra_tensors, count)])
+        return Windows(np.zeros(self.samples, np.int64), np.full(self.samples, count), states)
 
-    def swept(
-        windows: list[Window], preview: Tensor, returned: list[Tensor | None]
-    ) -> tuple[list[Window], Tensor]:
-        lanes: dict[tuple[int, int, int], list[int]] = {}
-        for s, window in enumerate(windows):
-            if window.begin < steps:
-                key = window.begin, window.sweeps, len(window.states)
-                lanes.setdefault(key, []).append(s)
-        windows, preview = list(windows), preview.clone()
-        for (begin, sweeps, _), rows in lanes.items():
-            here = lane(begin, rows, windows)
-            for j in range(len(here.states)):
-                output = returned[j]
-                assert output is not None
-                here.tapes.append(record(here, j, output[:, rows], problem.kind))
-            states, done = sweep(here)
-            for at, (s, slid) in enumerate(zip(rows, done, strict=True)):
-                reached = begin + slid
-                still = states[slid : end_of(reached) - begin]
-                mine = [state[:, at : at + 1] for state in still]
-                windows[s] = Window(reached, 0 if slid else sweeps + 1, mine)
-                seen = here.tapes[min(slid, len(here.tapes) - 1)].stages[0].seen
-                preview[s] = states[slid][0, at] if reached == steps else seen.x0[at]
-        return windows, preview
+    def restored(self, changes: list[NDArray[np.float64]]) -> Windows:
+        """Return the windows of a checkpoint."""
+        restart = self.problem.restart
+        assert restart is not None
+        states = torch.stack([restart.state(j) for j in range(self.problem.columns)], dim=1)
+        there = ~torch.isnan(states[0].flatten(2)).any(dim=2).cpu().numpy()
+        length = there.sum(axis=0)
+        begin = changes[-1].astype(np.int64) if changes else np.zeros(self.samples, np.int64)
+        return Windows(begin, length, states[:, : int(length.max())])
 
-    def keep(k: int, windows: list[Window], preview: Tensor) -> None:
-        """Record the checkpoint of round ``k``; NaN stands for points beyond a window."""
-        nothing = torch.full_like(windows[0].states[0], torch.nan)
-        for j in range(runtime.rank, columns, len(ranks)):
-            slot = [w.states[j] if j < len(w.states) else nothing for w in windows]
-            runtime.keep(j, k, torch.cat(slot, dim=1))
-        if runtime.rank == 0:
-            runtime.keep(columns, k, preview[None])
+    def end_of(self, begin: int, evaluated: int) -> int:
+        """Return the point before which a window ends; its last one is N for one that is there."""
+        if begin == self.steps:
+            return begin + 1
+        return min(max(self.sweep.reach(begin, evaluated), begin + 1), self.steps)
 
-    def outcome(k: int, changes: list[NDArray[np.float64]]) -> Outcome:
-        reached = np.array(changes).reshape(k, samples)
-        there = reached == steps
-        stopped_at = np.where(there.any(axis=0), there.argmax(axis=0) + 1, 0).astype(np.int32)
-        all_there = bool(stopped_at.all())
-        return Outcome(k, all_there, all_there and problem.tolerance == 0, reached, stopped_at)
+    def no_point(self, parts: int, slots: int) -> Tensor:
+        """Return a part of states where there is no point."""
+        return self.nothing.expand(parts, slots, *self.noise.shape)
 
-    idle = first()
-    for rank in ranks:
-        runtime.spawn(rank, rounds)
+    # ---- a round ---------------------------------------------------------------------------
 
-
-class Question:
-    """An evaluation that a step awaits."""
-
-    __slots__ = ("level", "x")
-
-    def __init__(self, x: Tensor, level: Level) -> None:
-        self.x = x
-        self.level = level
-
-    def __await__(self) -> Generator[Question, Prediction, Prediction]:
-        return (yield self)
-
-
-async def evaluate_together(
-    ask: Ask, walks: dict[tuple[int, ...], Coroutine[Any, Any, Any]], layout: Layout
-) -> Tensor:
-    """Drive the steps of groups of samples in lockstep, each evaluation one of all samples.
-
-    So a network call has the rows that the sequential sampler's calls have, in the same order.
-
-    Returns
-    -------
-    Tensor, ``layout``
-        What the network returned, zero where a group's step has fewer stages than others.
-    """
-    walks = dict(walks)
-    asked: dict[int, tuple[Tensor, Level]] = {}
-    answers: dict[tuple[int, ...], Prediction | None] = dict.fromkeys(walks)
-    returned = torch.zeros(layout.shape, dtype=layout.dtype, device=layout.device)
-    for stage in returned:
-        for group, walk in list(walks.items()):
+    async def evaluate(self, k: int, windows: Windows, places: Places) -> None:
+        """Evaluate this rank's slots, and give every rank what the network returned."""
+        rows, count = places.mine, len(places.mine.slots)
+        if not rows.slots:
+            return
+        mine = windows.states[: self.parts, rows.slots[0] : rows.slots[-1] + 1 : self.problem.ranks]
+        x, *past = by_point(mine, places.mine_order)
+        if self.stages == 1 and self.walk.solver.starts_here:  # the network is asked for x itself
+            levels = [self.walk.grid.levels[group.i] for group in rows.groups]
+            asked = Asked(x, levels, [True] * len(levels))
+        else:
+            walks = steps(self.walk, rows, x, tuple(past))
+            asked = next(walks)
+        returned: list[Tensor] = []
+        for stage in range(self.stages):
+            seen = await self.ask(k, places, asked, last=stage + 1 == self.stages)
+            assert seen.output is not None
+            returned.append(seen.output.view(count, self.samples, *seen.output.shape[1:]))
+            if stage + 1 == self.stages:
+                break
+            known = (
+                None if one is None else in_order(one, 0, places.mine_order) for one in seen[:3]
+            )
             try:
-                question = walk.send(answers[group])
+                asked = walks.send(Prediction(*known))  # type: ignore
             except StopIteration:
-                del walks[group]
+                break
+        missing = [torch.zeros_like(returned[0])] * (self.stages - len(returned))
+        slots = torch.stack([*returned, *missing], dim=1).unbind()
+        for j, output in zip(rows.slots, slots, strict=True):
+            self.said[j, k] = output
+
+    async def ask(self, k: int, places: Places, asked: Asked, last: bool) -> Prediction:
+        """Ask for what a stage of the steps waits for; return it by slot and sample.
+
+        A network call has the rows that the sequential sampler's calls have, in the same order;
+        samples that have no such point are shown their noise again. A slot none of whose steps
+        asks for anything is not evaluated, and zeros stand for it. Of the last stage only the
+        output is returned.
+        """
+        rows = places.mine
+        whole = by_slot(asked.x[None], rows, places.mine_places, self.noise[None])[0].unbind()
+        levels = rows.level_list(asked.levels, self.walk.grid.levels[0])
+        asking = rows.asking(asked.open)
+        seen = await Together(
+            [
+                Ask("fine", rows.slots[at], k - 1, place=f"round {k}").rows(whole[at], levels[at])
+                for at in asking
+            ]
+        )
+        known = dict(zip(asking, seen, strict=True))
+        parts: list[Tensor | None] = []
+        for part, one in enumerate(seen[0]):
+            if one is None or (last and one is not seen[0].output):
+                parts.append(None)
                 continue
-            for at, s in enumerate(group):
-                asked[s] = question.x[at : at + 1], question.level
-        if not walks:
-            break
-        rows = [asked[s] for s in sorted(asked)]
-        seen = await ask.rows(torch.cat([x for x, _ in rows]), [level for _, level in rows])
-        assert seen.output is not None
-        stage.copy_(seen.output)
-        for group in walks:
-            part = (None if one is None else one[list(group)] for one in seen)
-            answers[group] = Prediction(*part)  # type: ignore[arg-type]
-    for walk in walks.values():
-        walk.close()
-    return returned
+            silent = torch.zeros_like(one) if len(asking) < len(rows.slots) else one
+            every = (known[at][part] if at in known else silent for at in range(len(rows.slots)))
+            parts.append(torch.cat(list(every)))  # type: ignore[arg-type]
+        return Prediction(*parts)  # type: ignore[arg-type]
+
+    @torch.inference_mode()
+    def look(self, windows: Windows, places: Places, returned: Tensor) -> Seen:
+        """Make the solver's own steps of what the network returned, (L, Q, S, *shape)."""
+        rows, order = places.all, places.all_order
+        states = windows.states[:, : len(rows.slots)]
+        x, *past = by_point(states[: self.parts], order)
+        outputs = by_point(returned.transpose(0, 1), order)
+        at = places.points if order is None else places.points.index_select(0, order)
+        levels = self.tables.levels.index_select(0, at).to(x.dtype)
+        levels = levels.view(*levels.shape, *[1] * (x.ndim - 1))
+        walks = steps(self.walk, rows, x, tuple(past))
+        asked, first = next(walks), None
+        for stage in range(self.stages):
+            a, s = levels[:, 0, stage], levels[:, 1, stage]
+            seen = predict(self.problem.kind, asked.x, outputs[stage], a, s)
+            first = first or (asked.x, *seen)
+            try:
+                asked = walks.send(seen)
+            except StopIteration as done:
+                after = done.value
+                break
+        assert first is not None
+        known = [*after, *(one for one in first if one is not None)]
+        whole = by_slot(torch.stack(known), rows, places.all_places, self.nothing[0])
+        after, (asked_x, x0, eps, *variance) = whole[: self.parts], whole[self.parts :].unbind()
+        points = places.points.view(len(rows.slots), self.samples)
+        return Seen(self.tables, points, states, after, asked_x, x0, eps, *variance)
+
+    @torch.inference_mode()
+    def slide(
+        self, windows: Windows, seen: Seen, preview: Tensor
+    ) -> tuple[Windows, Places, Tensor]:
+        """Sweep, and let every window slide over what has settled."""
+        swept, sweep = self.sweep(seen), self.sweep
+        begin, length, slots = windows.begin, windows.length, seen.slots
+        under_way = begin < self.steps
+        settled = [0] * self.samples if swept.settled is None else swept.settled.tolist()
+        slid = np.array(
+            [
+                sweep.slide(b, c) if b < self.steps else 0
+                for b, c in zip(begin.tolist(), settled, strict=True)
+            ]
+        )
+        fresh = np.where(under_way, begin + length, self.steps)  # first point not evaluated
+        first = begin + slid
+        end = np.array(
+            [self.end_of(b, e) for b, e in zip(first.tolist(), fresh.tolist(), strict=True)]
+        )
+        opened = range(0)
+        if sweep.predicts and (more := end - 1 > fresh).any():
+            opened = range(int(fresh[more].min()), int(end[more].max()) - 1)
+        point = first + np.arange(int((end - first).max()))[:, None]
+        row = np.minimum(point, fresh) - begin
+        if opened:
+            row = np.where(point > fresh, slots + point - opened.start, row)
+        row = np.where(point < end, row, slots + 1 + len(opened))
+        steps_ahead = np.array(opened, dtype=np.int64)[:, None]
+        ahead = (steps_ahead >= fresh) & (steps_ahead < end - 1)
+        every, rows = np.arange(self.samples), np.maximum(length - 1, 0)
+        places, (index, shown, arrived, open_) = self.placed(
+            first,
+            end - first,
+            [
+                row * self.samples + every,
+                np.minimum(slid, rows) * self.samples + every,
+                first == self.steps,
+                ahead,
+            ],
+        )
+        shape = (self.parts + sweep.extra_tensors, slots + 2 + len(opened), *swept.states.shape[2:])
+        states = swept.states.new_full(shape, torch.nan)
+        states[: self.parts, : slots + 1] = swept.states
+        states[self.parts :, :slots] = swept.own
+        if opened:
+            mask = None if ahead.all() else open_.bool().view(-1, self.samples)
+            predicted = torch.stack(sweep.ahead(seen, swept, opened, mask), dim=1)
+            states[: self.parts, slots + 1 : -1] = predicted
+        states = states.flatten(1, 2).index_select(1, index)
+        states = states.view(len(states), *point.shape, *self.noise.shape[1:])
+        if self.runtime.rank == 0:
+            x0 = seen.x0.flatten(0, 1).index_select(0, shown)
+            arrived = arrived.bool().view(-1, *[1] * (x0.ndim - 1))
+            preview = torch.where(arrived, states[0, 0], x0)
+        return Windows(first, end - first, states), places, preview
+
+    def placed(
+        self, begin: Ints, length: Ints, more: Sequence[NDArray[Any]] = ()
+    ) -> tuple[Places, list[Tensor]]:
+        """Find where everything is in the next round, and send it and ``more`` to the device."""
+        length = np.where(begin < self.steps, length, 0)
+        slots, rank = range(int(length.max())), self.runtime.rank
+        every = mine = Rows.of(begin, length, slots)
+        if self.problem.ranks > 1:
+            mine = Rows.of(begin, length, slots[rank :: self.problem.ranks])
+        at = np.arange(len(slots))[:, None]
+        arrays = [np.where(at < length, begin + at, self.steps), *more]
+        if not every.straight:  # else both orders are one
+            noises = np.where(mine.absent, len(mine.order) + np.arange(self.samples), mine.places)
+            arrays += [mine.order, noises, every.order, every.places]
+        flat = np.concatenate([array.ravel() for array in arrays], dtype=np.int64)
+        sent = to_device(torch.from_numpy(flat), self.device).split([a.size for a in arrays])
+        more_sent = list(sent[1 : 1 + len(more)])
+        return Places(mine, every, sent[0], *sent[1 + len(more) :]), more_sent
+
+    # ---- what is kept ----------------------------------------------------------------------
+
+    def keep(self, k: int, windows: Windows, preview: Tensor) -> None:
+        """Record the checkpoint of round ``k``; NaN stands for points beyond a window."""
+        columns, states = self.problem.columns, windows.states.unbind(1)
+        for j in range(self.runtime.rank, columns, self.problem.ranks):
+            slot = states[j] if j < len(states) else self.no_point(len(windows.states), 1)[:, 0]
+            self.runtime.keep(j, k, slot)
+        if self.runtime.rank == 0:
+            self.runtime.keep(columns, k, preview[None].clone())  # no inference tensor
+
+    def outcome(self, k: int, changes: list[NDArray[np.float64]]) -> Outcome:
+        """Return how the run has ended."""
+        reached = np.array(changes).reshape(k, self.samples)
+        there = reached == self.steps
+        stopped_at = np.where(there.any(axis=0), (~there).sum(axis=0) + 1, 0).astype(np.int32)
+        all_there = bool(stopped_at.all())
+        exact = all_there and self.problem.tolerance == 0
+        return Outcome(k, all_there, exact, reached, stopped_at)
+
+
+def in_order(x: Tensor, dim: int, order: Tensor | None) -> Tensor:
+    """Bring what is along a dimension into an order, if there is another one."""
+    return x if order is None else x.index_select(dim, order)
+
+
+def by_point(states: Tensor, order: Tensor | None) -> Tensor:
+    """Bring states (P, L, S, *shape) into the order by point, (P, n, *shape)."""
+    return in_order(states.flatten(1, 2), 1, order)
+
+
+def by_slot(states: Tensor, rows: Rows, places: Tensor | None, absent: Tensor) -> Tensor:
+    """Bring states (P, n, *shape) into the order by slot and sample, (P, L, S, *shape).
+
+    ``absent``, (1, m, *shape), has what stands where there is no point.
+    """
+    if places is not None:
+        absent = absent.expand(len(states), *absent.shape[1:])
+        states = torch.cat([states, absent], dim=1).index_select(1, places)
+    return states.unflatten(1, rows.places.shape)

@@ -11,7 +11,8 @@ from pint_diffusion.errors import InputError
 from pint_diffusion.grid import TimeGrid
 from pint_diffusion.methods.method import Method, Start
 from pint_diffusion.methods.problem import Problem
-from pint_diffusion.methods.rounds.engine import Sweep, rounds
+from pint_diffusion.methods.rounds.engine import rounds
+from pint_diffusion.methods.rounds.sweep import Sweep
 
 
 class MethodInRounds(Method):

@@ -19,18 +19,24 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import ClassVar
 
-import torch
+import numpy as np
 from pydantic import Field
-from torch import Tensor
 
 from pint_diffusion.grid.level import noise_into
 from pint_diffusion.methods.problem import Problem
-from pint_diffusion.methods.rounds.engine import Sweep
 from pint_diffusion.methods.rounds.method import MethodWithWindow, refuse_history
-from pint_diffusion.methods.rounds.tape import Lane
+from pint_diffusion.methods.rounds.sweep import (
+    Copies,
+    Seen,
+    Sweep,
+    Swept,
+    difference_sweep,
+    leading,
+)
+from pint_diffusion.numerics.sums import mean_square
 
 
-class Increments:
+class Increments(Copies):
     """The sweep.
 
     Parameters
@@ -41,35 +47,20 @@ class Increments:
         Most points p of a window.
     """
 
-    own = 0
-
     def __init__(self, problem: Problem, *, window: int) -> None:
         self.window = window
         noises = [noise_into(*levels) for levels in pairwise(problem.grid.levels)]
-        self.limits = [0.0, *((problem.tolerance * noise) ** 2 for noise in noises)]
+        self.limits = np.array([0.0, *((problem.tolerance * noise) ** 2 for noise in noises[:-1])])
 
-    def stop(self, begin: int) -> int:
+    def reach(self, begin: int, evaluated: int) -> int:
         """Return the end of a window."""
         return begin + self.window
 
-    def start(self, lane: Lane) -> list[Tensor]:
-        """Return copies of the noise."""
-        return lane.states * min(self.window, lane.steps)
-
-    def __call__(self, lane: Lane) -> tuple[list[Tensor], list[int]]:
+    def __call__(self, seen: Seen) -> Swept:
         """Sweep; see `Sweep`."""
-        states = [lane.states[0]]
-        open_ = torch.ones(states[0].shape[1], dtype=torch.bool, device=states[0].device)
-        done = torch.ones(len(open_), dtype=torch.long, device=open_.device)
-        for j, tape in enumerate(lane.tapes):
-            states.append((tape.x + (states[-1][0] - lane.x(j)))[None])
-            if j + 1 < len(lane.states):
-                moved = states[-1][0] - lane.x(j + 1)
-                error = moved.double().flatten(1).square().mean(dim=1)
-                open_ &= error <= self.limits[lane.begin + j + 1]
-                done += open_
-        more = min(int(done.max()) - 1, lane.steps - lane.begin - len(lane.tapes))
-        return states + states[-1:] * more, done.tolist()
+        states, moves = difference_sweep(seen, None)
+        limits = seen.tables.put("limits", lambda: self.limits)[seen.points]
+        return Swept(states, moves[:0], leading(mean_square(moves[0], 2) <= limits))
 
 
 class ParaDiGMS(MethodWithWindow):

@@ -21,11 +21,12 @@ rank alike.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import ClassVar
 
+import numpy as np
 import torch
 from pydantic import Field, PositiveInt
 from torch import Tensor
@@ -33,13 +34,13 @@ from torch import Tensor
 from pint_diffusion.errors import InputError
 from pint_diffusion.grid.level import noise_into
 from pint_diffusion.methods.problem import Problem
-from pint_diffusion.methods.rounds.engine import Sweep
 from pint_diffusion.methods.rounds.method import MethodWithWindow, refuse_history
-from pint_diffusion.methods.rounds.tape import Lane
-from pint_diffusion.solvers.linear import frozen_growth
+from pint_diffusion.methods.rounds.sweep import Copies, Seen, Sweep, Swept
+from pint_diffusion.numerics.sums import folded, mean_square
+from pint_diffusion.solvers import Propagator
 
 
-class Triangular:
+class Triangular(Copies):
     """The sweep. With a point it keeps X and R of the last m - 1 rounds, NaN where there is none.
 
     Parameters
@@ -74,103 +75,96 @@ class Triangular:
         guess: Sequence[Tensor] | None,
     ) -> None:
         self.window, self.order, self.ridge = window, order, ridge
-        self.own = 2 * (memory - 1)
+        self.extra_tensors = 2 * (memory - 1)
         levels, tolerance = problem.grid.levels, problem.tolerance
         share = tolerance if noise_tolerance is None else noise_tolerance
-        steps = range(problem.grid.steps)
-        self.limits = [
-            0.0,
-            *(max(tolerance, share * noise_into(*levels[i : i + 2])) for i in steps),
-        ]
-        self.growth = [frozen_growth(problem.fine, i) if i else 0.0 for i in steps]
+        noises = [noise_into(*pair) for pair in pairwise(levels)]
+        self.limits = np.array(
+            [0.0, *(max(tolerance, share * noise) ** 2 for noise in noises[:-1])]
+        )
         self.guess = None if guess is None else list(guess[1:-1])
 
-    def stop(self, begin: int) -> int:
+    def reach(self, begin: int, evaluated: int) -> int:
         """Return the end of a window."""
         return begin + self.window
 
-    def start(self, lane: Lane) -> list[Tensor]:
-        """Return the first states, of which no round is known."""
-        noise = lane.x(0)
-        guess = [noise] * (min(self.window, lane.steps) - 1) if self.guess is None else self.guess
-        return [self.fresh(lane, x) for x in (noise, *guess)]
+    def start(self, walk: Propagator, noise: Tensor, count: int) -> Tensor:
+        """Return the first states: those of a run that it begins on, or copies of the noise."""
+        if self.guess is None:
+            return super().start(walk, noise, count)
+        return torch.stack([noise, *self.guess])[None]
 
-    def fresh(self, lane: Lane, x: Tensor) -> Tensor:
-        """Make a state of which no round is known."""
-        return lane.pack(x, (), [torch.full_like(x, torch.nan)] * self.own)
-
-    def __call__(self, lane: Lane) -> tuple[list[Tensor], list[int]]:
+    def __call__(self, seen: Seen) -> Swept:
         """Sweep; see `Sweep`."""
-        states = [lane.states[0]]
-        samples, device = states[0].shape[1], states[0].device
-        finished = torch.ones(samples, dtype=torch.bool, device=device)  # all points so far
-        done = torch.ones(samples, dtype=torch.long, device=device)
-        residuals: deque[tuple[float, Tensor]] = deque(maxlen=self.order - 1)
-        anderson = Anderson(self.ridge)
-        for j, tape in enumerate(lane.tapes):
-            i = lane.begin + j + 1
-            first = mapped = tape.x.double()
-            if residuals:
-                mapped = first + self.growth[i - 1] * walked(residuals)
-            if j + 1 == len(lane.states):
-                states.append(self.fresh(lane, mapped.to(tape.x.dtype)))
-                break
-            x = lane.x(j + 1)
-            residual, far = first - x.double(), mapped - x.double()
-            residuals.append((self.growth[i - 1], residual))
-            known = [x, far.to(x.dtype), *lane.own(j + 1)]
-            moved = mapped
-            if self.own:
-                change = anderson(x.double(), far, lane.own(j + 1))
-                moved = torch.where(finished.view(-1, *[1] * (x.ndim - 1)), mapped, mapped - change)
-            states.append(lane.pack(moved.to(x.dtype), (), known[: self.own]))
-            size = residual.flatten(1).square().mean(dim=1).sqrt()
-            finished &= size <= self.limits[i]
-            done += finished
-        more = min(int(done.max()) - 1, lane.steps - lane.begin - len(lane.tapes))
-        return states + states[-1:] * more, done.tolist()
+        tables, dtype = seen.tables, seen.states.dtype
+        x, own = seen.states[0].double(), seen.states[1:]
+        first = seen.after[0].double()
+        residuals = torch.cat([torch.zeros_like(x[:1]), first[:-1] - x[1:]])
+        mapped = first
+        if self.order > 1:
+            growth = tables.put("growth", lambda: tables.responses.moves[:, 0, -1, 0])[seen.points]
+            growth = growth.view(*growth.shape, *[1] * (x.ndim - 2))
+            mapped = first + growth * grown(residuals, growth, self.order - 1)
+        limits = tables.put("limits", lambda: self.limits)[seen.points]
+        finished = (mean_square(residuals, 2) <= limits).long().cumprod(0)
+        moved, far = mapped, mapped[:-1] - x[1:]
+        if self.extra_tensors and seen.slots > 1:
+            rounds = torch.cat([torch.stack([x[1:], far]), own[:, 1:].double()])
+            change = anderson(rounds.flatten(3), self.ridge).view_as(far)
+            before = finished[:-1].bool().view(*finished[:-1].shape, *[1] * (x.ndim - 2))
+            moved = torch.cat([torch.where(before, mapped[:-1], mapped[:-1] - change), mapped[-1:]])
+            known = torch.cat([rounds[:2].to(dtype), own[:, 1:]])[: self.extra_tensors]
+            own = torch.cat([own[:, :1], known], dim=1)
+        states = torch.cat([seen.states[0, :1], moved.to(dtype)])[None]
+        return Swept(states, own, finished.sum(0))
 
 
-def walked(residuals: Sequence[tuple[float, Tensor]]) -> Tensor:
-    """Add up residuals that grow on the way to the last one's point."""
-    total = residuals[0][1]
-    for growth, residual in list(residuals)[1:]:
-        total = residual + growth * total
-    return total
-
-
-class Anderson:
-    """The least squares problem of every sample, which grows from point to point.
+def grown(residuals: Tensor, growth: Tensor, count: int) -> Tensor:
+    """Return r_q + A_{q-1} (r_{q-1} + A_{q-2} (...)), ``count`` residuals, for every slot q.
 
     Parameters
     ----------
+    residuals : Tensor, shape (L, S, *shape)
+        r of every slot, zero in the first one; none comes from before the window.
+    growth : Tensor, shape (L, S, 1, ...)
+        A of every slot's step.
+    """
+    slots = len(residuals)
+    count = min(count, slots)
+    before = residuals.new_zeros((count, *residuals.shape[1:]))
+    r = torch.cat([before, residuals])
+    a = torch.cat([growth.new_zeros((count, *growth.shape[1:])), growth])
+    total = r[1 : 1 + slots]
+    for at in range(2, count + 1):
+        total = r[at : at + slots] + a[at - 1 : at - 1 + slots] * total
+    return total
+
+
+def anderson(rounds: Tensor, ridge: float) -> Tensor:
+    """Return sum_p gamma_p (dX_p + dR_p) of every point, (P, S, D).
+
+    Every sample has a least squares problem of its own, which grows from point to point.
+
+    Parameters
+    ----------
+    rounds : Tensor, shape (2 m, P, S, D), float64
+        X and R of this round and of those before, newest first; NaN where there is none.
     ridge : float
         Added to the diagonal.
     """
-
-    def __init__(self, ridge: float) -> None:
-        self.ridge = ridge
-        self.b = self.d = torch.zeros(())
-
-    def __call__(self, x: Tensor, far: Tensor, known: Tensor) -> Tensor:
-        """Take in the next point; return sum_p gamma_p (dX_p + dR_p) there.
-
-        Parameters
-        ----------
-        x, far : Tensor, shape (s, *shape), float64
-            X and R of this round.
-        known : Tensor, shape (2 (m - 1), s, *shape)
-            X and R of the rounds before, newest first.
-        """
-        rows = torch.cat([torch.stack([x, far]), known]).flatten(2)
-        dx, dr = ((part[:-1] - part[1:]).nan_to_num(nan=0.0) for part in (rows[::2], rows[1::2]))
-        self.b = self.b + (dr[:, None] * dr[None]).sum(dim=-1)
-        self.d = self.d + (dr * rows[1]).sum(dim=-1)
-        ridge = self.ridge * torch.eye(len(dr), dtype=rows.dtype, device=rows.device)
-        gamma, _ = torch.linalg.solve_ex(self.b.permute(2, 0, 1) + ridge, self.d.T[..., None])
-        usable = torch.isfinite(gamma).all(dim=1, keepdim=True)  # not where B is so great that
-        gamma = torch.where(usable, gamma, 0.0)  # the ridge is lost in it: the plain update
-        return (gamma.permute(1, 0, 2) * (dx + dr)).sum(dim=0).view_as(x)
+    dx, dr = ((part[:-1] - part[1:]).nan_to_num(nan=0.0) for part in (rounds[::2], rounds[1::2]))
+    products = dr[:, None] * torch.cat([dr, rounds[1:2]])
+    sums = folded(products, 4).cumsum(dim=2)
+    b, d = sums[:, :-1], sums[:, -1]
+    if len(dr) == 1:
+        gamma = d / (b[0] + ridge)
+    else:
+        diagonal = ridge * torch.eye(len(dr), dtype=b.dtype, device=b.device)
+        system, wanted = b.permute(2, 3, 0, 1) + diagonal, d.permute(1, 2, 0)[..., None]
+        gamma = torch.linalg.solve_ex(system, wanted)[0][..., 0].permute(2, 0, 1)
+    usable = torch.isfinite(gamma).all(dim=0)  # not where B is so great that the ridge is lost in
+    gamma = torch.where(usable, gamma, 0.0)  # it: the plain update
+    return folded(gamma[..., None] * (dx + dr), 0)
 
 
 class ParaTAA(MethodWithWindow):

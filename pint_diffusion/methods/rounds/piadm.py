@@ -21,26 +21,38 @@ from itertools import pairwise
 from math import ceil
 from typing import ClassVar, Literal
 
-import torch
 from pydantic import Field, PositiveInt, model_validator
-from torch import Tensor
 
 from pint_diffusion.errors import InputError
 from pint_diffusion.grid import TimeGrid
 from pint_diffusion.methods.method import Sliced
 from pint_diffusion.methods.problem import Problem
-from pint_diffusion.methods.rounds.engine import Sweep
 from pint_diffusion.methods.rounds.method import MethodInRounds
-from pint_diffusion.methods.rounds.tape import SLOPES, Lane
+from pint_diffusion.methods.rounds.sweep import (
+    Copies,
+    Seen,
+    Sweep,
+    Swept,
+    difference_sweep,
+    leading,
+)
+from pint_diffusion.numerics.sums import mean_square
+from pint_diffusion.solvers.response import Slope
 
 Schedule = Literal["blocks", "diagonal"]
 Freeze = Literal["x0", "eps", "score", "v", "increments"]
 
-SLOPE_OF = {**SLOPES, "score": SLOPES["eps"], "increments": None}
-"""What is frozen and the slope that follows; at one level the score is eps, up to a factor."""
+SLOPE_OF: dict[str, Slope | None] = {
+    "x0": lambda level: 1 / level.s,
+    "eps": lambda level: 0.0,
+    "score": lambda level: 0.0,
+    "v": lambda level: level.s,
+    "increments": None,
+}
+"""What is frozen, and the slope of eps that follows; at one level the score is eps to a factor."""
 
 
-class Blocks:
+class Blocks(Copies):
     """The sweep.
 
     Parameters
@@ -57,8 +69,6 @@ class Blocks:
         many as the first block has points.
     """
 
-    own = 0
-
     def __init__(
         self, problem: Problem, *, schedule: Schedule, freeze: Freeze | None, sweeps: int | None
     ) -> None:
@@ -68,45 +78,32 @@ class Blocks:
         self.slope = SLOPE_OF[freeze or ("x0" if problem.fine.solver.stochastic else "v")]
         self.sweeps = sweeps
 
-    def stop(self, begin: int) -> int:
-        """Return the end of the block, or of the walk."""
-        return self.bounds[-1] if self.diagonal else self._end(begin)
+    def reach(self, begin: int, evaluated: int) -> int:
+        """Return the end of the block, or of the last one that has begun."""
+        return self._end(evaluated if self.diagonal else begin)
 
-    def start(self, lane: Lane) -> list[Tensor]:
-        """Return copies of the noise for the first block."""
-        return lane.states * self.bounds[1]
-
-    def __call__(self, lane: Lane) -> tuple[list[Tensor], list[int]]:
+    def __call__(self, seen: Seen) -> Swept:
         """Sweep; see `Sweep`."""
-        x, past = lane.x(0), lane.past(0)
-        states = [lane.states[0]]
-        for j, tape in enumerate(lane.tapes):
-            if self.slope is None:
-                x = tape.x + (x - lane.x(j))
-            else:
-                x, past = lane.replay(j, x, past, self.slope)
-            states.append(lane.pack(x, past))
-        reached = lane.begin + len(lane.tapes)
-        more = self._end(reached) - reached - 1
-        return states + states[-1:] * more, self._done(lane, states)
+        response = None if self.slope is None else seen.tables.frozen(self.slope)[seen.points]
+        states, moves = difference_sweep(seen, response)
+        settled = None
+        if self.sweeps is None:
+            # With tolerance 0 nothing may have moved, also of what the solver carries.
+            far = mean_square(moves if self.tolerance == 0 else moves[:1], 3)
+            settled = leading((far <= self.tolerance**2).all(dim=0))
+        return Swept(states, moves[:0], settled)
 
-    def _done(self, lane: Lane, states: list[Tensor]) -> list[int]:
-        """Return the points to slide by: one, which is exact, or blocks that have ended."""
-        begin, samples = lane.begin, states[0].shape[1]
+    def slide(self, begin: int, settled: int) -> int:
+        """Return the points to slide by: one, which is exact, or blocks that have ended.
+
+        A block has ended where all of its points but the last have settled.
+        """
         if self.sweeps is not None:
             first = max(b for b in self.bounds if b <= begin)
             # On the diagonal a block has had one sweep more than the one behind it.
             ended = begin - first + 1 >= self.sweeps or (self.diagonal and first > 0)
-            return [self._end(begin) - begin if ended else 1] * samples
-        done = torch.ones(samples, dtype=torch.long)
-        still = torch.ones(samples, dtype=torch.bool)
-        for j in range(1, len(lane.tapes) + 1):
-            if begin + j in self.bounds:
-                done[still] = j
-            if j < len(lane.tapes):
-                moved = (states[j][0] - lane.x(j)).double().flatten(1)
-                still &= (moved.square().mean(dim=1).sqrt() <= self.tolerance).cpu()
-        return done.tolist()
+            return self._end(begin) - begin if ended else 1
+        return max([1, *(b - begin for b in self.bounds if b <= begin + settled)])
 
     def _end(self, i: int) -> int:
         """Return the end of the block in which point ``i`` is."""

@@ -1,7 +1,8 @@
-"""Transports only move messages; this file has their protocol and the one for a single process."""
+"""What a transport is: it moves messages between the ranks of a run, and knows nothing else."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Protocol
@@ -15,7 +16,7 @@ class Control(IntEnum):
     """Messages of ranks to one another, told apart by the place of a cells index."""
 
     STOP = -1
-    """The run is decided; everything under way is speculation beyond the answer."""
+    """Iteration k has the answer; everything under way is speculation beyond it."""
     FAILURE = -2
     """The sender can't go on; its error is told once the messages are drained."""
     INTERRUPT = -3
@@ -52,31 +53,29 @@ class Message:
 class Transport(Protocol):
     """Moves messages between the ranks of a run."""
 
-    def send(self, to: int, message: Message) -> None:
-        """Hand a message over; returns at once, and it leaves while the rank computes."""
+    def send(self, ranks: Sequence[int], message: Message) -> None:
+        """Hand a message for other ranks over; it leaves while this rank computes.
+
+        Its data must stay as it is if it is on a device, and may be changed at once on the host.
+        """
         ...
 
     def receive(self, timeout: float | None) -> list[Message]:
-        """Return what has arrived, waiting up to ``timeout`` seconds (None: for ever) for it."""
+        """Return what has arrived, waiting up to ``timeout`` seconds (None: for ever) for it.
+
+        Raises
+        ------
+        TransportError
+            If messages can no longer be moved, or if another rank has fallen silent.
+        """
         ...
 
     def close(self) -> None:
-        """Deliver or take in every message under way; all ranks call it once."""
+        """Deliver or take in every message under way; all ranks call it once.
+
+        Raises
+        ------
+        TransportError
+            As `receive`.
+        """
         ...
-
-
-class LocalTransport:
-    """One process owns every slice: there is nobody to send to."""
-
-    def send(self, to: int, message: Message) -> None:
-        """Refuse: every value is made and read in this process."""
-        raise RuntimeError(f"a message to rank {to} in a run of one process: {message.key}")
-
-    def receive(self, timeout: float | None) -> list[Message]:
-        """Nothing ever arrives; to wait for it would be for ever."""
-        if timeout != 0:
-            raise RuntimeError("every coroutine awaits a value that nobody makes")
-        return []
-
-    def close(self) -> None:
-        """Nothing is under way."""

@@ -1,4 +1,4 @@
-"""Messages between the ranks that give up: no check waits for ever."""
+"""Messages that give up after a time, for the checks: none of them waits for ever."""
 
 from __future__ import annotations
 
@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-
-from pint_diffusion.runtime.world import World
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -38,14 +36,14 @@ class Talk:
 
     Parameters
     ----------
-    world : World
-        The processes; their communicator is duplicated, for pairs and for all, so that what was
+    comm : MPI.Comm or None
+        The ranks; None for one process. It is duplicated, for pairs and for all, so that what was
         given up between a pair takes nothing from the rest.
 
     Attributes
     ----------
     rank, size : int
-        As of ``world``.
+        This rank and how many there are.
     cut_off : bool
         Whether a wait of this rank was given up: a message may still be under way, and MPI can't
         be finalised.
@@ -53,19 +51,48 @@ class Talk:
         Ranks with which another one lost its connection; the same on every rank.
     """
 
-    def __init__(self, world: World) -> None:
-        self.rank, self.size = world.rank, world.size
+    def __init__(self, comm: MPI.Comm | None) -> None:
+        self.rank, self.size = (0, 1) if comm is None else (comm.rank, comm.size)
         self.cut_off = False
         self.lost: set[int] = set()
-        self._comm = world.comm.Dup() if world.comm is not None else None
-        self._all = world.comm.Dup() if world.comm is not None else None
+        self._pairs = comm.Dup() if comm is not None else None
+        self._all = comm.Dup() if comm is not None else None
         self._kept: list[Any] = []  # buffers of messages that were given up
 
     @property
-    def comm(self) -> MPI.Comm:
-        """Communicator of pairs; there is one wherever there is somebody to talk to."""
-        assert self._comm is not None
-        return self._comm
+    def thread_level(self) -> str:
+        """How far threads may call the MPI library; ``none`` without MPI."""
+        if self._all is None:
+            return "none"
+        from mpi4py import MPI
+
+        levels = ("SINGLE", "FUNNELED", "SERIALIZED", "MULTIPLE")
+        named = {getattr(MPI, f"THREAD_{level}"): level.lower() for level in levels}
+        return named[MPI.Query_thread()]
+
+    @property
+    def memory_kinds(self) -> str:
+        """Kinds of memory that messages may lie in, by what the MPI library says of itself."""
+        if self._all is None:
+            return ""
+        from mpi4py import MPI
+
+        name = "mpi_memory_alloc_kinds"
+        return self._all.Get_info().Get(name) or MPI.INFO_ENV.Get(name) or ""
+
+    def start_send(self, buffer: Any, to: int, tag: int = 0) -> MPI.Request:
+        """Begin to send a buffer to a rank; `wait` for it."""
+        return self._pair().Isend(buffer, to, tag)
+
+    def start_receive(self, buffer: Any, source: int) -> MPI.Request:
+        """Begin to receive a message with any tag into a buffer; `wait` for it."""
+        from mpi4py import MPI
+
+        return self._pair().Irecv(buffer, source, MPI.ANY_TAG)
+
+    def _pair(self) -> MPI.Comm:
+        assert self._pairs is not None, "one process has nobody to talk to"
+        return self._pairs
 
     def wait(self, request: MPI.Request, buffer: Any = None, status: Any = None) -> None:
         """Wait for a message of a pair, without sleep at first.
@@ -87,14 +114,14 @@ class Talk:
 
     def send(self, buffer: NDArray[Any], to: int, tag: int = 0) -> None:
         """Send a buffer."""
-        self.wait(self.comm.Isend(buffer, to, tag), buffer)
+        self.wait(self.start_send(buffer, to, tag), buffer)
 
     def receive(self, buffer: NDArray[Any], source: int) -> int:
         """Receive into a buffer and return the tag."""
         from mpi4py import MPI
 
         status = MPI.Status()
-        self.wait(self.comm.Irecv(buffer, source, MPI.ANY_TAG), buffer, status)
+        self.wait(self.start_receive(buffer, source), buffer, status)
         return status.tag
 
     def gather(self, value: T, patience: float | None = None) -> list[T]:
