@@ -104,7 +104,9 @@ class Original:
         )
         self.states = read_part(self.run, self.name)
         self.config, self.grid = folder / "config.yaml", folder / "grid.yaml"
-        self.config.write_text(Settings(steps=9, bounds=(0, 4, 9), model="gmm:m.npz").to_yaml())
+        self.config.write_text(
+            Settings.from_flat(steps=9, bounds=(0, 4, 9), model="gmm:m.npz").to_yaml()
+        )
         self.schedule = NoiseSchedule.ddpm_linear()
         t = np.linspace(999, 0, 12)
         levels = [
