@@ -20,7 +20,8 @@ from pint_diffusion.numerics.convergence import StopRule
 from pint_diffusion.output import Answers
 from pint_diffusion.run import solve, solve_sequentially
 from pint_diffusion.runtime.world import LocalWorld
-from pint_diffusion.settings.run import Settings, parse_run
+from pint_diffusion.settings.reading import parse
+from pint_diffusion.settings.run import Settings
 
 COLUMNS = ("k", "all", "median", "worst", "of 255", "change")
 
@@ -60,7 +61,7 @@ def errors_per_iteration(settings: Settings, denoiser=None):
 
 def main() -> None:
     """Print and write the table of the run that the flags describe."""
-    settings = parse_run(sys.argv[1:])
+    settings = parse(Settings, sys.argv[1:])
     torch.set_num_threads(settings.threads or 1)
     rows, stopped_at, (sequential, parareal) = errors_per_iteration(settings)
     print("  k " + " ".join(f"{name:>9}" for name in COLUMNS[1:]))

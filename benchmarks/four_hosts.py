@@ -105,9 +105,10 @@ def without_files(arguments: list[str]) -> None:
     from pint_diffusion.run import solve, warm_up
     from pint_diffusion.runtime.device import keep_memory, set_threads
     from pint_diffusion.runtime.world import open_world
-    from pint_diffusion.settings.run import parse_run
+    from pint_diffusion.settings.reading import parse
+    from pint_diffusion.settings.run import Settings
 
-    world, settings = open_world("mpi"), parse_run(arguments)
+    world, settings = open_world("mpi"), parse(Settings, arguments)
     set_threads(1, False, 1, 1)
     keep_memory()
     plan = plan_of(settings, world)

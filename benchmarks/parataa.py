@@ -16,7 +16,8 @@ import torch
 from pint_diffusion.build.from_settings import plan_of
 from pint_diffusion.run import solve, solve_sequentially
 from pint_diffusion.runtime.world import LocalWorld
-from pint_diffusion.settings.run import Settings, parse_run
+from pint_diffusion.settings.reading import parse
+from pint_diffusion.settings.run import Settings
 
 CHOICES = {
     "plain fixed point": (1, 1),
@@ -37,7 +38,7 @@ def rounds_and_error(settings: Settings, truth: torch.Tensor, denoiser=None):
 
 def main(arguments: list[str], denoiser=None) -> None:
     """Print the table of the run that the flags describe."""
-    given = parse_run([*arguments, "--method", "parataa"]).model_dump()
+    given = parse(Settings, [*arguments, "--method", "parataa"]).model_dump()
     torch.set_num_threads(given["threads"] or 1)
     truth = solve_sequentially(plan_of(Settings(**given), LocalWorld(), denoiser)).samples
     print(f"{'':20}{'rounds':>8}{'mean':>8}{'error':>10}", flush=True)

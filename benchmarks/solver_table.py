@@ -15,7 +15,8 @@ from pathlib import Path
 from pint_diffusion.build.from_settings import plan_of
 from pint_diffusion.run import solve
 from pint_diffusion.runtime.world import LocalWorld
-from pint_diffusion.settings.run import parse_run
+from pint_diffusion.settings.reading import parse
+from pint_diffusion.settings.run import Settings
 from pint_diffusion.solvers import SOLVERS
 
 STEPS = (25, 100, 400)
@@ -45,7 +46,7 @@ def main() -> None:
         for name, own in runs():
             if (name, str(steps)) in done:
                 continue
-            settings = parse_run([*flags, *own, "--steps", str(steps)])
+            settings = parse(Settings, [*flags, *own, "--steps", str(steps)])
             run = solve(plan_of(settings, LocalWorld()), LocalWorld())
             row = [name, steps, run.iterations, run.evaluations_deep, run.change[-1].max()]
             with table.open("a", newline="") as file:

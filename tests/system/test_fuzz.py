@@ -34,7 +34,8 @@ from pint_diffusion.grid.time_grid import TimeGrid
 from pint_diffusion.models.mixture import load_mixture
 from pint_diffusion.report.inspection import inspect_run, inspection_table
 from pint_diffusion.report.trace import read_segments, write_trace
-from pint_diffusion.settings.run import Settings, parse_run
+from pint_diffusion.settings.reading import parse
+from pint_diffusion.settings.run import Settings
 from pint_diffusion.store.manifest import Manifest
 from pint_diffusion.store.master import read_run
 from pint_diffusion.store.part import read_part
@@ -167,7 +168,7 @@ def probe_manifest(o: Original, everything: bool) -> None:
 
 
 def probe_config(o: Original) -> None:
-    settings = parse_run(["--config", str(o.config)])
+    settings = parse(Settings, ["--config", str(o.config)])
     assert isinstance(settings, Settings)
     told = settings.to_yaml()
     assert Settings(**yaml.safe_load(told)).to_yaml() == told
@@ -387,7 +388,7 @@ def test_a_manifest_of_rubbish_is_refused(tmp_path, text):
 def test_a_config_of_rubbish_is_refused(tmp_path, text):
     (tmp_path / "c.yaml").write_text(text)
     with pytest.raises(InputError):
-        parse_run(["--config", str(tmp_path / "c.yaml")])
+        parse(Settings, ["--config", str(tmp_path / "c.yaml")])
 
 
 def test_events_of_rubbish_are_refused(original, tmp_path):

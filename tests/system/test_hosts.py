@@ -19,7 +19,7 @@ from helpers import networks
 from helpers.hosts import CannotRunError, Hosts
 from helpers.launch import launch
 
-from pint_diffusion.runtime.transports.watchdog import GRACE
+from pint_diffusion.commands.silence import GRACE
 from pint_diffusion.store.master import read_run
 
 PROGRAM = [sys.executable, "-m", "pint_diffusion", "sample"]
