@@ -19,6 +19,8 @@ import numpy as np
 import torch
 
 from pint_diffusion.numerics.convergence import Outcome
+from pint_diffusion.output import Output
+from pint_diffusion.runtime.calls import Calls
 from pint_diffusion.runtime.events import EventLog
 from pint_diffusion.runtime.requests import Layout
 from pint_diffusion.runtime.scheduler import Runtime
@@ -90,9 +92,8 @@ def measure(world: World, pattern, numbers: int) -> float:
     """Seconds of a round beyond the evaluation, on the slowest rank."""
     events = EventLog(world.rank)
     transport = world.transport(events, torch.device("cpu"), 60.0)
-    runtime = Runtime(
-        world.rank, world.size, [], transport, events, None, lambda n, k, x: None
-    )  # fmt: skip
+    calls = Calls([], events, None)
+    runtime = Runtime(world.rank, world.size, calls, transport, events, Output())
     times: list[float] = []
     layout = Layout((numbers,), torch.float32, torch.device("cpu"))
     world.barrier()

@@ -25,6 +25,7 @@ from pint_diffusion.methods.problem import Restart
 from pint_diffusion.numerics.convergence import Outcome
 from pint_diffusion.output import Ended, Output, Outputs, Watch
 from pint_diffusion.result import Run
+from pint_diffusion.runtime.calls import Calls
 from pint_diffusion.runtime.events import EventLog, Tally
 from pint_diffusion.runtime.requests import Ask, Clock, Layout
 from pint_diffusion.runtime.scheduler import Runtime
@@ -188,10 +189,9 @@ def _start(
         runtime = Runtime(
             world.rank,
             world.size,
-            plan.evaluators,
+            Calls(plan.evaluators, events, plan.batch_limit),
             transport,
             events,
-            plan.batch_limit,
             outputs,
             shown if everywhere else None,
         )

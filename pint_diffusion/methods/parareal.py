@@ -238,7 +238,7 @@ class Wavefront:
         """Tell the outputs of boundary states before the last one."""
         for k in range(self.k0 + 1, min(n, self.last) + 1):
             await self.change[n, k]
-            self.runtime.boundary(n, k)
+            self.runtime.outputs.boundary(n, k)
 
     async def judge(self) -> None:
         """Show every answer u_M^k, and end the run."""

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from pint_diffusion.errors import InputError, reason
+from pint_diffusion.grid import SigmaSchedule
 from pint_diffusion.models.diffusers_config import Training, read_network, read_scheduler
 from pint_diffusion.numerics.prediction import PredictionType
 
@@ -241,7 +242,7 @@ def from_edm(
     Raises
     ------
     InputError
-        If the network does not say of what shape its samples are.
+        If the network does not say of what shape its samples are, or if the noise levels are none.
     """
     if shape is None:
         size = getattr(network, "img_resolution", None)
@@ -258,6 +259,7 @@ def from_edm(
         float(next(end for end in ends if end is not None and isfinite(end) and end > 0))
         for ends in zip(given, own, SIGMA_RANGE, strict=True)
     )
+    SigmaSchedule(low, high)  # says what is wrong with them
     labels = int(getattr(network, "label_dim", 0) or 0)
     return EDMDenoiser(frozen(network), tuple(shape), (low, high), labels)
 

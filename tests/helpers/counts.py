@@ -15,10 +15,10 @@ import torch
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from helpers.flat import settings_of
 from helpers.runs import solve
 from pint_diffusion.build.from_settings import plan_of
 from pint_diffusion.runtime.world import LocalWorld
-from pint_diffusion.settings.run import Settings
 
 READS = ("item", "tolist", "numpy", "cpu", "__bool__", "__float__", "__int__", "__array__")
 
@@ -111,7 +111,7 @@ class Uneven(Quick):
 
 def rounds_counted(network=Quick, **settings) -> list[Counts]:
     """Counts of every round of a run in one process, without those that fill tables."""
-    plan = plan_of(Settings(steps=64, **settings), LocalWorld(), network())
+    plan = plan_of(settings_of(steps=64, **settings), LocalWorld(), network())
     seen = []
     with Counter() as counter:
         solve(plan, LocalWorld(), [lambda k, answer, change: seen.append(counter.now())])
@@ -120,7 +120,7 @@ def rounds_counted(network=Quick, **settings) -> list[Counts]:
 
 def evaluation_counted(**settings) -> Counts:
     """Counts of a run in one process, for each of its evaluations."""
-    plan = plan_of(Settings(steps=64, **settings), LocalWorld(), Quick())
+    plan = plan_of(settings_of(steps=64, **settings), LocalWorld(), Quick())
     with Counter() as counter:
         run = solve(plan, LocalWorld())
     return counter.now() / (run.evaluations + run.evaluations_wasted)

@@ -11,7 +11,6 @@ from typing import ClassVar
 import numpy as np
 import pytest
 import torch
-from helpers.checkpoints import save, tiny_network
 from helpers.networks import Contraction
 
 import pint_diffusion as pd
@@ -32,19 +31,6 @@ def mixture(mixture_file):
 def comm_of(world):
     """The communicator of a world; None for this process alone."""
     return getattr(world, "comm", None)
-
-
-class Edm(torch.nn.Module):
-    """D(y, sigma) of data that are a standard Gaussian."""
-
-    img_channels, img_resolution, sigma_min, sigma_max = 1, 8, 0.0, float("inf")
-
-    def __init__(self):
-        super().__init__()
-        self.one = torch.nn.Parameter(torch.ones(()))
-
-    def forward(self, y, sigma):
-        return self.one * y / (1 + sigma.view(-1, 1, 1, 1) ** 2)
 
 
 # ---------------------------------------------------------------- every line of the contract
@@ -90,39 +76,6 @@ def test_the_lines_of_the_contract(world, mixture, tmp_path, capsys):
         shown.append((k, answer))
     assert [k for k, _ in shown] == [*range(len(shown))]
     assert (len(shown) > 1) == (world.rank == 0)
-
-
-def test_networks_in_memory(tmp_path):
-    """The same bits as from a folder, for a network that is left as it was."""
-    diffusers = pytest.importorskip("diffusers")
-    folder = save(tiny_network(), tmp_path / "net", "pipeline")
-    unet = diffusers.UNet2DModel.from_pretrained(folder / "unet").train()
-    scheduler = diffusers.DDPMScheduler.from_pretrained(folder / "scheduler")
-    denoiser = pd.from_diffusers(unet, scheduler)
-    assert "UNet2DModel of (1, 8, 8), predicts epsilon" in repr(denoiser)
-    one, other = (pd.sample(d, **GIVEN) for d in (denoiser, pd.load_denoiser(folder)))
-    assert torch.equal(one.samples, other.samples)
-    assert unet.training
-    assert all(weight.requires_grad for weight in unet.parameters())
-    weight = torch.ones((), requires_grad=True)
-    (weight * one.samples).sum().backward()  # a result is a tensor like any other
-    denoiser = pd.from_edm(Edm())
-    assert denoiser.sigma_range == (0.002, 80)
-    done = pd.sample(denoiser, pd.Window(4), pd.Heun(), spacing=pd.Spacing("karras"), **GIVEN)
-    assert done.samples.std() == pytest.approx(1, abs=0.2)
-
-
-def test_more_arguments_of_a_network_are_dealt_out_by_sample():
-    class Prompted(torch.nn.Module):
-        def forward(self, x, t, prompt):
-            return 0 * x + prompt.view(-1, 1, 1, 1)
-
-    scheduler = {"beta_schedule": "linear", "num_train_timesteps": 1000, "_class_name": "DDPM"}
-    scheduler |= {"prediction_type": "sample"}
-    prompt = torch.tensor([0.1, 0.2, 0.3])
-    denoiser = pd.from_diffusers(Prompted(), scheduler, shape=(1, 2, 2), prompt=prompt)
-    done = pd.sample(denoiser, pd.Parareal(slices=4), **GIVEN | {"batching": "auto"})
-    assert torch.allclose(done.samples[:, 0, 0, 0], prompt)
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,7 @@ import pytest
 import torch
 import yaml
 
+from pint_diffusion.build.from_settings import plan_of
 from pint_diffusion.commands.cli import main
 from pint_diffusion.commands.resume import settings_of
 from pint_diffusion.errors import InputError, PintError
@@ -34,6 +35,7 @@ from pint_diffusion.grid.time_grid import TimeGrid
 from pint_diffusion.models.mixture import load_mixture
 from pint_diffusion.report.inspection import inspect_run, inspection_table
 from pint_diffusion.report.trace import read_segments, write_trace
+from pint_diffusion.runtime.world import LocalWorld
 from pint_diffusion.settings.reading import parse
 from pint_diffusion.settings.run import Settings
 from pint_diffusion.store.manifest import Manifest
@@ -104,7 +106,9 @@ class Original:
         )
         self.states = read_part(self.run, self.name)
         self.config, self.grid = folder / "config.yaml", folder / "grid.yaml"
-        self.config.write_text(Settings(steps=9, bounds=(0, 4, 9), model="gmm:m.npz").to_yaml())
+        self.config.write_text(
+            Settings.from_flat(steps=9, bounds=(0, 4, 9), model="gmm:m.npz").to_yaml()
+        )
         self.schedule = NoiseSchedule.ddpm_linear()
         t = np.linspace(999, 0, 12)
         levels = [
@@ -286,14 +290,12 @@ def test_a_run_with_a_changed_part_goes_on_from_an_earlier_iteration(original, t
     path = folder / "parts" / str(name)
     before = path.read_bytes()
     path.write_bytes(mutate(before, draw))
-    with h5py.File(original.master) as file:
-        levels = zip(file["grid/t"][:], file["grid/alpha_bar"][:], strict=True)
-        grid = TimeGrid(tuple(Level(*pair) for pair in levels), tuple(original.record.bounds))
-    found = find(folder, grid, original.record.facts["fingerprint"])
+    plan = plan_of(original.settings, LocalWorld())
+    found = find(folder, plan, original.record.facts["fingerprint"])
     spared = path.exists() and path.read_bytes() == before
     assert found.k == (max(rows) if spared else max(rows.keys() - {name.k}))
     with pytest.raises(InputError, match="is not the one of the run"):
-        find(folder, grid, "another")
+        find(folder, plan, "another")
 
 
 def seal(path: Path) -> None:

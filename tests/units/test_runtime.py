@@ -13,6 +13,7 @@ import torch
 
 from pint_diffusion.numerics.convergence import Outcome
 from pint_diffusion.output import Output
+from pint_diffusion.runtime.calls import Calls
 from pint_diffusion.runtime.events import EventLog
 from pint_diffusion.runtime.scheduler import Runtime
 from pint_diffusion.runtime.signals import ASKING, listening
@@ -28,10 +29,9 @@ def runtime(world):
     made = Runtime(
         world.rank,
         world.size,
-        [],
+        Calls([], events, None),
         world.transport(events, CPU, 60),
         events,
-        None,
         Records(recorded),
     )
     return made, recorded

@@ -19,7 +19,6 @@ where it begins beyond the points evaluated, is all that the methods differ in: 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -28,7 +27,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pint_diffusion.methods.problem import Problem
-from pint_diffusion.methods.rounds.rows import Asked, Ints, Rows, steps
+from pint_diffusion.methods.rounds.rows import (
+    Asked,
+    Ints,
+    Places,
+    Rows,
+    Windows,
+    by_point,
+    by_slot,
+    in_order,
+    steps,
+)
 from pint_diffusion.methods.rounds.sweep import Seen, Sweep, Tables
 from pint_diffusion.numerics.convergence import Outcome
 from pint_diffusion.numerics.levels import to_device
@@ -45,46 +54,6 @@ def rounds(sweep: Sweep, problem: Problem) -> Callable[[Runtime], None]:
         runtime.spawn(runtime.rank, Rounds(sweep, tables, problem, runtime).run)
 
     return start
-
-
-@dataclass(frozen=True)
-class Windows:
-    """The windows of all samples, W points at most.
-
-    Attributes
-    ----------
-    begin, length : array of int, shape (S,)
-        First point and number of points.
-    states : Tensor, shape (1 + H + E, W, S, *shape)
-        x, the solver's history, and what the method keeps with them; NaN where there is no point.
-    """
-
-    begin: Ints
-    length: Ints
-    states: Tensor
-
-
-@dataclass(frozen=True)
-class Places:
-    """Where everything is in a round, on the host and on the device.
-
-    Attributes
-    ----------
-    mine, all : Rows
-        Of the slots that this rank evaluates, and of all slots.
-    points : Tensor of int, shape (L S,)
-        Grid point of every slot and sample, N where there is none.
-    mine_order, mine_places, all_order, all_places : Tensor of int, optional
-        Their arrays, flat, if they are not straight.
-    """
-
-    mine: Rows
-    all: Rows
-    points: Tensor
-    mine_order: Tensor | None = None
-    mine_places: Tensor | None = None
-    all_order: Tensor | None = None
-    all_places: Tensor | None = None
 
 
 class Rounds:
@@ -357,24 +326,3 @@ class Rounds:
         all_there = bool(stopped_at.all())
         exact = all_there and self.problem.tolerance == 0
         return Outcome(k, all_there, exact, reached, stopped_at)
-
-
-def in_order(x: Tensor, dim: int, order: Tensor | None) -> Tensor:
-    """Bring what is along a dimension into an order, if there is another one."""
-    return x if order is None else x.index_select(dim, order)
-
-
-def by_point(states: Tensor, order: Tensor | None) -> Tensor:
-    """Bring states (P, L, S, *shape) into the order by point, (P, n, *shape)."""
-    return in_order(states.flatten(1, 2), 1, order)
-
-
-def by_slot(states: Tensor, rows: Rows, places: Tensor | None, absent: Tensor) -> Tensor:
-    """Bring states (P, n, *shape) into the order by slot and sample, (P, L, S, *shape).
-
-    ``absent``, (1, m, *shape), has what stands where there is no point.
-    """
-    if places is not None:
-        absent = absent.expand(len(states), *absent.shape[1:])
-        states = torch.cat([states, absent], dim=1).index_select(1, places)
-    return states.unflatten(1, rows.places.shape)

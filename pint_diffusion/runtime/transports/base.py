@@ -9,7 +9,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-from pint_diffusion.runtime.requests import Clock, Key
+from pint_diffusion.runtime.requests import Clock, Key, Layout
 
 
 class Control(IntEnum):
@@ -48,6 +48,13 @@ class Message:
     key: Key
     clock: Clock
     data: Tensor | None
+
+    def value(self, layout: Layout) -> tuple[Tensor | None, Tensor | None]:
+        """Return a value that has arrived, on the device of its layout and on the host."""
+        if self.data is None:
+            return None, None
+        host = self.data.view(layout.dtype).view(layout.shape)
+        return host.to(layout.device, non_blocking=True), host
 
 
 class Transport(Protocol):

@@ -1,0 +1,147 @@
+"""Network calls: which evaluations go into the next one, and what came of it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Coroutine, Sequence
+from operator import attrgetter
+from typing import Any
+
+from pint_diffusion.numerics.prediction import Prediction
+from pint_diffusion.runtime.evaluator import Evaluator
+from pint_diffusion.runtime.events import Event, EventLog
+from pint_diffusion.runtime.requests import Clock, EvaluateRequest, Key, Together
+
+_order = attrgetter("request.order")
+
+
+class Task:
+    """A coroutine and the clock of the last thing it learnt."""
+
+    __slots__ = ("clock", "coroutine")
+
+    def __init__(self, coroutine: Coroutine[Any, Any, None], clock: Clock) -> None:
+        self.coroutine = coroutine
+        self.clock = clock
+
+
+class Pending:
+    """An evaluation that a task awaits, and where the answer goes if it awaits several."""
+
+    __slots__ = ("answers", "at", "request", "task")
+
+    def __init__(
+        self, task: Task, request: EvaluateRequest, answers: list[Prediction | None], at: int = 0
+    ) -> None:
+        self.task = task
+        self.request = request
+        self.answers = answers
+        self.at = at
+
+
+class Calls:
+    """The evaluations that coroutines of a rank wait for, and the network calls for them.
+
+    Parameters
+    ----------
+    evaluators : sequence of Evaluator
+        Make the calls, one for each network of the run.
+    events : EventLog
+        Is told what was evaluated when.
+    limit : int or None
+        Most evaluations in one call; None for no limit, 1 turns batching off.
+
+    Attributes
+    ----------
+    last : float
+        Seconds of the last call.
+    """
+
+    def __init__(
+        self, evaluators: Sequence[Evaluator], events: EventLog, limit: int | None
+    ) -> None:
+        self.limit = limit
+        self.last = 0.0
+        self._evaluators = evaluators
+        self._events = events
+        self._pending: list[Pending] = []
+        self._open: tuple[Evaluator, list[Pending], float] | None = None
+        self._busy_until = 0.0
+        self._calls = 0
+
+    @property
+    def tasks(self) -> list[Task]:
+        """The coroutines that wait."""
+        return [pending.task for pending in self._pending]
+
+    def clear(self) -> None:
+        """Forget the evaluations."""
+        self._pending.clear()
+
+    def add(self, task: Task, request: EvaluateRequest | Together) -> None:
+        """Take in what a coroutine waits for."""
+        if isinstance(request, EvaluateRequest):
+            self._pending.append(Pending(task, request, []))
+            return
+        answers: list[Prediction | None] = [None] * len(request.requests)
+        for at, one in enumerate(request.requests):
+            self._pending.append(Pending(task, one, answers, at))
+
+    def oldest(self) -> list[Pending]:
+        """Return what may go into the next call: evaluations of one network, in their order."""
+        pending = self._pending
+        if len(pending) > 1:
+            pending.sort(key=_order)
+        if len(self._evaluators) > 1 and pending:
+            network = pending[0].request.ask.network
+            pending = [one for one in pending if one.request.ask.network == network]
+        return pending[: self.limit]
+
+    @staticmethod
+    def meeting(batch: list[Pending], there: Collection[Key]) -> set[Key]:
+        """Return the values from other ranks that these evaluations had better wait for."""
+        wanted = [pending.request.meet for pending in batch]
+        return {one.key for one in wanted if one and one.remote and one.key not in there}
+
+    def call(self, batch: list[Pending]) -> list[tuple[Task, Any]]:
+        """Make one network call; return the coroutines that have all they asked for, with it."""
+        self.settle()
+        if self._pending[: len(batch)] == batch:
+            del self._pending[: len(batch)]
+        else:
+            chosen = set(map(id, batch))
+            self._pending = [one for one in self._pending if id(one) not in chosen]
+        evaluator = self._evaluators[batch[0].request.ask.network]
+        start = self._events.now()
+        predictions = evaluator([pending.request for pending in batch])
+        self._open = evaluator, batch, start
+        if not evaluator.late:
+            self.settle()
+        self._calls = 1 + max(self._calls, *(pending.task.clock.calls for pending in batch))
+        ready: list[tuple[Task, Any]] = []
+        for pending, prediction in zip(batch, predictions, strict=True):
+            answer: Any = prediction
+            if pending.answers:
+                pending.answers[pending.at] = prediction
+                if None in pending.answers:
+                    continue
+                answer = pending.answers
+            task = pending.task
+            task.clock = Clock(task.clock.deep + 1, self._calls)
+            ready.append((task, answer))
+        return ready
+
+    def settle(self) -> None:
+        """Look at what the last network call returned; nothing of it leaves this rank before."""
+        if self._open is None:
+            return
+        (evaluator, batch, start), self._open = self._open, None
+        seconds, stop = evaluator.check(), self._events.now()
+        if seconds:  # a GPU begins when the call before has ended, and its caller goes on at once
+            start = max(start, self._busy_until)
+            stop = start + seconds
+        self._busy_until = stop
+        self.last = stop - start
+        self._events.longest = max(self._events.longest, self.last)
+        for pending in batch:
+            ask = pending.request.ask
+            self._events.add(Event(ask.n, ask.k, ask.kind, start, stop))
