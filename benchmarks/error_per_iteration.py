@@ -15,7 +15,7 @@ import sys
 import numpy as np
 import torch
 
-from pint_diffusion.build.from_settings import method_of, plan_of
+from pint_diffusion.build.from_settings import plan_of
 from pint_diffusion.numerics.convergence import StopRule
 from pint_diffusion.output import Answers
 from pint_diffusion.run import solve, solve_sequentially
@@ -41,7 +41,7 @@ def errors_per_iteration(settings: Settings, denoiser=None):
     seconds : tuple of float
         Wall time of the sequential sampler and of the iteration.
     """
-    endless = Settings(**{**settings.model_dump(), "tolerance": 1e-300})
+    endless = Settings.from_flat(settings.told(), tolerance=1e-300)
     plan, memory = plan_of(endless, LocalWorld(), denoiser), Answers()
     low, high = plan.problem.stop_rule.data_range
     sequential, run = solve_sequentially(plan), solve(plan, LocalWorld(), [memory])
@@ -54,7 +54,7 @@ def errors_per_iteration(settings: Settings, denoiser=None):
         of_255 = float(255 / (high - low) * apart.abs().mean())
         change = run.change[k - 1].max() if k else np.nan
         rows.append((k, every, np.median(each), each.max(), of_255, change))
-    rule = StopRule(method_of(settings).tolerance, (low, high))
+    rule = StopRule(settings.method.tolerance, (low, high))
     ended = rule.outcome([*run.change], True, False, settings.samples)
     return rows, ended.stopped_at, (sequential.wall_time, run.wall_time)
 
@@ -68,7 +68,7 @@ def main() -> None:
     for k, *values in rows:
         print(f"{k:3d} " + " ".join(f"{value:9.1e}" for value in values))
     print(
-        f"iterations to {method_of(settings).tolerance:g}/255 for each sample (0: not reached): "
+        f"iterations to {settings.method.tolerance:g}/255 for each sample (0: not reached): "
         f"{' '.join(map(str, stopped_at))}; sequential {sequential:.1f} s, this {parareal:.1f} s"
     )
     settings.out.mkdir(parents=True, exist_ok=True)

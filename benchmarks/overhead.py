@@ -75,24 +75,20 @@ def run(settings: dict, files: bool) -> tuple[int, int]:
 
     All that is called of the package is called here.
     """
-    from pint_diffusion.build.plan import make_plan
+    from pint_diffusion.build.from_settings import plan_of
     from pint_diffusion.commands.sample import run_job
     from pint_diffusion.run import solve
-    from pint_diffusion.runtime.events import EVALUATION_KINDS, EventLog
     from pint_diffusion.runtime.world import LocalWorld
     from pint_diffusion.settings.run import Settings
 
     if files:
         with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
             model = f"{Path(__file__).resolve()}:quick"
-            run_job(Settings(**settings, model=model, out=Path(folder) / "run"), LocalWorld())
+            given = Settings.from_flat(**settings, model=model, out=Path(folder) / "run")
+            run_job(given, LocalWorld())
         return 0, 0
-    log = EventLog(0)
-    plan = make_plan(Settings(**settings), LocalWorld(), Quick())
-    solution = solve(plan, LocalWorld(), log, lambda *_: None, lambda *_: None)
-    assert solution is not None
-    made = int(np.isin(log.table()["kind"], EVALUATION_KINDS).sum())
-    return solution.outcome.iterations, made
+    done = solve(plan_of(Settings.from_flat(**settings), LocalWorld(), Quick()), LocalWorld())
+    return done.iterations, done.evaluations + done.evaluations_wasted
 
 
 def cost(case: dict, files: bool) -> float:

@@ -38,12 +38,12 @@ def rounds_and_error(settings: Settings, truth: torch.Tensor, denoiser=None):
 
 def main(arguments: list[str], denoiser=None) -> None:
     """Print the table of the run that the flags describe."""
-    given = parse(Settings, [*arguments, "--method", "parataa"]).model_dump()
-    torch.set_num_threads(given["threads"] or 1)
-    truth = solve_sequentially(plan_of(Settings(**given), LocalWorld(), denoiser)).samples
+    given = parse(Settings, [*arguments, "--method", "parataa"])
+    torch.set_num_threads(given.threads or 1)
+    truth = solve_sequentially(plan_of(given, LocalWorld(), denoiser)).samples
     print(f"{'':20}{'rounds':>8}{'mean':>8}{'error':>10}", flush=True)
     for name, (order, memory) in CHOICES.items():
-        choice = Settings(**given | {"order": order, "memory": memory})
+        choice = Settings.from_flat(given.told(), order=order, memory=memory)
         rounds, apart = rounds_and_error(choice, truth, denoiser)
         print(f"{name:20}{rounds.max():8d}{rounds.mean():8.1f}{apart.max():10.1e}", flush=True)
 

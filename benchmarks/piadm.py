@@ -43,7 +43,9 @@ def mixture(dimensions, components, distance, variance):
 
 def solved(network, **given):
     """Run PIADM; return rounds of every sample, most points and evaluations, answer, plan."""
-    settings = Settings(dtype="float64", spacing="ou", final="least", method="piadm", **given)
+    settings = Settings.from_flat(
+        dtype="float64", spacing="ou", final="least", method="piadm", **given
+    )
     plan, live = plan_of(settings, LocalWorld(), network), Live()
     run = solve(plan, LocalWorld(), [live])
     points = [live.points[k] for k in range(run.iterations)]
@@ -202,7 +204,7 @@ def laws(network, args):
     for name, given in runs.items():
         found = []
         for seed in range(parts):
-            settings = Settings(
+            settings = Settings.from_flat(
                 dtype="float64", spacing="ou", final="least", method="sequential", samples=5000,
                 seed=seed, sigma_min=0.01, steps=args.steps, **given,
             )  # fmt: skip

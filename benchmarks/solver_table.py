@@ -25,13 +25,13 @@ STEPS = (25, 100, 400)
 def runs():
     """(name in the table, flags) of every run."""
     for name, solver in SOLVERS.items():
-        if solver.stochastic:
+        if solver().stochastic:
             for noise in ("none", "sum"):
                 yield f"{name}, coarse noise {noise}", ["--solver", name, "--coarse-noise", noise]
         else:
             yield name, ["--solver", name]
     for name in ("dpmpp_2m", "unipc"):
-        yield f"{name}, restart", ["--solver", name, "--history", "restart"]
+        yield f"{name}, restart", ["--solver", name, "--no-carry"]
     for noise in ("none", "sum"):
         churn = ["--churn", "8", "--churn-max", "50", "--coarse-noise", noise]
         yield f"heun, churn, coarse noise {noise}", ["--solver", "heun", *churn]

@@ -17,10 +17,19 @@ from pathlib import Path
 
 from pint_diffusion.commands.compare.entries import Entry
 from pint_diffusion.commands.compare.measure import Bench
+from pint_diffusion.methods import (
+    PIADM,
+    Chords,
+    ParaDiGMS,
+    Parareal,
+    ParaTAA,
+    Sequential,
+    Window,
+)
 from pint_diffusion.runtime.device import set_threads
 from pint_diffusion.runtime.world import LocalWorld
 from pint_diffusion.settings.compare import Compare
-from pint_diffusion.settings.reading import parse_over_file
+from pint_diffusion.settings.reading import parse
 
 STEPS = (25, 50, 100, 400)
 
@@ -28,17 +37,15 @@ STEPS = (25, 50, 100, 400)
 def contenders(steps, devices):
     """Family and entry of methods on so many devices; of one family the best counts."""
     size = min(devices, steps)
-    yield "window", Entry("window", {"method": "window", "window": size})
-    yield "paradigms", Entry("ParaDiGMS", {"method": "paradigms", "window": size})
-    yield "parataa", Entry("ParaTAA", {"method": "parataa", "window": size})
+    yield "window", Entry("window", Window(size))
+    yield "paradigms", Entry("ParaDiGMS", ParaDiGMS(size))
+    yield "parataa", Entry("ParaTAA", ParaTAA(size))
     cores = min(devices, steps // 2)
-    yield "chords", Entry("CHORDS", {"method": "chords", "cores": cores}, "iterations")
-    blocks = {"method": "piadm", "schedule": "blocks", "slices": -(-steps // devices)}
-    yield "piadm", Entry("PIADM", blocks)
-    yield "piadm", Entry("PIADM, diagonal", {"method": "piadm", "schedule": "diagonal"})
+    yield "chords", Entry("CHORDS", Chords(cores), "iterations")
+    yield "piadm", Entry("PIADM", PIADM("blocks", slices=-(-steps // devices)))
+    yield "piadm", Entry("PIADM, diagonal", PIADM("diagonal"))
     for slices in sorted({size, *(min(size, isqrt(k * steps)) for k in range(1, 5))}):
-        given = {"method": "parareal", "placement": "slice", "slices": slices}
-        yield "srds", Entry("SRDS", given, "iterations")
+        yield "srds", Entry("SRDS", Parareal("slice", slices=slices), "iterations")
 
 
 def main() -> None:
@@ -46,18 +53,18 @@ def main() -> None:
     path, *flags = sys.argv[1:]
     table = Path(path)
     done = {tuple(row[:4]) for row in csv.reader(table.open())} if table.exists() else set()
-    common = parse_over_file(Compare, flags)
+    common = parse(Compare, flags)
     set_threads(common.threads, common.batching == "off", 1, 1)
     for steps in STEPS:
         bench = Bench(common.model_copy(update={"steps": steps}), LocalWorld())
         for devices in common.devices:
             for family, entry in contenders(steps, devices):
-                key = (str(steps), str(devices), entry.name, str(entry.given))
+                key = (str(steps), str(devices), entry.name, repr(entry.method))
                 if key in done or family not in (common.methods or family):
                     continue
                 if bench.truth is None:
-                    bench.run({"method": "sequential"})
-                found = bench.tune(entry, common.target, bench.run(entry.given))
+                    bench.run(Sequential())
+                found = bench.tune(entry, common.target, bench.run(entry.method))
                 if found is None:
                     row = [*key, "", "", ""]
                 elif entry.tuned == "iterations":

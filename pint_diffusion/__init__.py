@@ -6,10 +6,13 @@ mpi4py, h5py or diffusers.
 
 from __future__ import annotations
 
+import logging
 from importlib import import_module
 from typing import Any
 
 __version__ = "0.1.0"
+
+logging.getLogger(__name__).addHandler(logging.NullHandler())
 
 _PUBLIC = {
     "Denoiser": "models.denoiser",

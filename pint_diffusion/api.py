@@ -24,7 +24,7 @@ from pint_diffusion.methods import Method
 from pint_diffusion.models.denoiser import Denoiser
 from pint_diffusion.output import Answers, Output, Watch
 from pint_diffusion.result import Run
-from pint_diffusion.run import PATIENCE, Steps, begin, refuse_differences, solve
+from pint_diffusion.run import PATIENCE, Steps, begin, refuse_differences, solve, tell_doubt
 from pint_diffusion.runtime.world import Communicator, World, world_of
 from pint_diffusion.solvers import Solver
 from pint_diffusion.solvers.langevin import Corrector
@@ -237,4 +237,5 @@ def _plan(
 
     plan = world.agree(make)
     refuse_differences(plan, world)
+    tell_doubt(plan, world)
     return plan, world

@@ -15,7 +15,7 @@ from pint_diffusion.output import Output
 from pint_diffusion.report import draw_pictures
 from pint_diffusion.report.progress import ProgressBar
 from pint_diffusion.report.stream import Stream
-from pint_diffusion.run import refuse_differences, solve, warm_up
+from pint_diffusion.run import refuse_differences, solve, tell_doubt, warm_up
 from pint_diffusion.runtime.device import keep_memory, set_precision, set_threads
 from pint_diffusion.runtime.signals import listening
 from pint_diffusion.runtime.world import World
@@ -73,9 +73,7 @@ def run_job(
     plan = world.agree(lambda: plan_of(settings, world, denoiser))
     refuse_differences(plan, world, settings.to_yaml())
     world.agree(lambda: refuse_own_start(settings))
-    doubt = plan.method.doubt(plan.problem)
-    if doubt is not None and world.rank == 0:
-        LOG.warning(doubt, extra={"rank": 0})
+    tell_doubt(plan, world)
     if settings.warmup:
         with contextlib.suppress(PintError):  # the run itself will say where it went wrong
             warm_up(plan)

@@ -557,7 +557,16 @@ def test_the_table_ends_in_a_verdict_and_says_what_to_do():
 
 
 def test_a_run_warns_in_one_line_and_runs(mixture_file, tmp_path):
-    given = ["--model", f"gmm:{mixture_file}", "--steps", 8, "--slices", 2, "--out", tmp_path / "o"]
+    given = [
+        "--model",
+        f"gmm:{mixture_file}",
+        "--steps",
+        64,
+        "--slices",
+        8,
+        "--out",
+        tmp_path / "o",
+    ]
     ended = launch("sample", *given, environment={"OMP_NUM_THREADS": "640"})
     assert ended.code == 0, ended
     told = [line for line in ended.err.splitlines() if "warning" in line]
