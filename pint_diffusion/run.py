@@ -27,6 +27,7 @@ from pint_diffusion.numerics.convergence import Outcome
 from pint_diffusion.output import Ended, Output, Outputs, Watch
 from pint_diffusion.result import Run
 from pint_diffusion.runtime.calls import Calls
+from pint_diffusion.runtime.device import precision
 from pint_diffusion.runtime.events import EventLog, Tally
 from pint_diffusion.runtime.requests import Ask, Clock, Layout
 from pint_diffusion.runtime.scheduler import Runtime
@@ -297,8 +298,8 @@ def refuse_differences(plan: Plan, world: World, more: str = "") -> None:
         digest.update(repr((problem.grid, network.shape, network.prediction)).encode())
     digest.update(problem.coarse.name.encode())
     digest.update(problem.noise.cpu().numpy().tobytes())
-    seen = world.gather((digest.hexdigest(), asked.device.type, world.host))
-    for rank, (read, device, host) in enumerate(seen):
+    seen = world.gather((digest.hexdigest(), asked.device.type, precision(), world.host))
+    for rank, (read, device, rounding, host) in enumerate(seen):
         if read != seen[0][0]:
             raise InputError(
                 f"rank {rank} on {host} has other settings or another model than rank 0: give all "
@@ -308,6 +309,11 @@ def refuse_differences(plan: Plan, world: World, more: str = "") -> None:
             raise InputError(
                 f"rank {rank} on {host} would compute on {device} and rank 0 on {seen[0][1]}: use "
                 "`device` cpu, or find out with 'pint-diffusion check' why that host sees no GPU"
+            )
+        if rounding != seen[0][2]:
+            raise InputError(
+                f"torch of rank {rank} on {host} is set to {rounding} and that of rank 0 to "
+                f"{seen[0][2]}: set it alike on all ranks"
             )
 
 

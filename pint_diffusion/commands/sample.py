@@ -16,7 +16,7 @@ from pint_diffusion.report import draw_pictures
 from pint_diffusion.report.progress import ProgressBar
 from pint_diffusion.report.stream import Stream
 from pint_diffusion.run import refuse_differences, solve, tell_doubt, warm_up
-from pint_diffusion.runtime.device import keep_memory, set_threads
+from pint_diffusion.runtime.device import keep_memory, set_precision, set_threads
 from pint_diffusion.runtime.signals import listening
 from pint_diffusion.runtime.world import World
 from pint_diffusion.settings.run import Settings
@@ -68,6 +68,7 @@ def run_job(
         lambda: set_threads(settings.threads, settings.batching == "off", cores, world.local_size)
     )
     refuse_or_warn(settings, world, denoiser)
+    set_precision(settings.tf32, settings.attention)
     keep_memory()
     plan = world.agree(lambda: plan_of(settings, world, denoiser))
     refuse_differences(plan, world, settings.to_yaml())

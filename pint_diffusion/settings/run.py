@@ -11,6 +11,7 @@ from pint_diffusion.build.coarse import Coarse
 from pint_diffusion.errors import InputError
 from pint_diffusion.methods import METHODS, AnyMethod, Parareal
 from pint_diffusion.options import FREE
+from pint_diffusion.runtime.device import Attention
 from pint_diffusion.settings.common import (
     FILES,
     GRID,
@@ -74,6 +75,16 @@ class SamplingSettings(OfNetwork, OfSpacing, FromFile):
         json_schema_extra=RUN | FREE,
         description="CPU threads per rank; a share of the host's cores if not given, "
         "1 with --batching off",
+    )
+    tf32: bool = Field(
+        False,
+        json_schema_extra=RUN,
+        description="round float32 products and convolutions to 10 bits on a GPU, which is faster",
+    )
+    attention: Attention = Field(
+        "auto",
+        json_schema_extra=RUN,
+        description="the only kernel for attention that torch may take on a GPU; auto: any",
     )
     transport: Literal["auto", "local", "mpi"] = Field(
         "auto",

@@ -14,6 +14,7 @@ import pint_diffusion
 from pint_diffusion.build.plan import Plan
 from pint_diffusion.options import Options
 from pint_diffusion.result import Run
+from pint_diffusion.runtime.device import precision
 from pint_diffusion.runtime.world import World
 from pint_diffusion.solvers.linear import try_walk
 from pint_diffusion.store.master import Master
@@ -52,6 +53,7 @@ def describe_run(plan: Plan, world: World, folder: Path, config: str) -> Master:
         "data_range": problem.stop_rule.data_range,
         "ranks": world.size,
         "threads": torch.get_num_threads(),
+        "precision": precision(),
         "hosts": hosts,
         "devices": devices,
         "mpi_library": world.library,

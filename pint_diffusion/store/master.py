@@ -53,6 +53,7 @@ _OPTIONAL: dict[str, Any] = {
     **dict.fromkeys(("iterations", "evaluations", "evaluations_wasted"), int),
     **dict.fromkeys(("evaluations_deep", "calls_deep", "network_calls"), int),
     **dict.fromkeys(("converged", "exact"), bool),
+    "precision": str,
     **dict.fromkeys(("wall_time", "evaluation_time", "sequential_wall_time"), _NUMBER),
     "cores_per_rank": _NUMBER,
 }

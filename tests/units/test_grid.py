@@ -586,8 +586,8 @@ def test_the_grid_of_a_run_is_what_its_settings_say():
 
 
 def test_blocks_of_a_method_in_rounds_are_the_same_on_any_ranks():
-    for given in ({}, {"slices": 3}):
-        settings = settings_of(method="piadm", steps=16, **given)
+    for division in ({}, {"slices": 3}):
+        settings = settings_of(method="piadm", steps=16, **division)
         assert grid_of(settings, DDPM, 8) == grid_of(settings, DDPM, 1)
     with pytest.raises(InputError, match="3 slices for 8 ranks"):
         grid_of(settings_of(steps=16, slices=3), DDPM, 8)

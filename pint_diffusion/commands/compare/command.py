@@ -16,7 +16,7 @@ from pint_diffusion.errors import InputError, StoreError
 from pint_diffusion.methods import Sequential
 from pint_diffusion.models.denoiser import Denoiser
 from pint_diffusion.report.bound import barrier_depth
-from pint_diffusion.runtime.device import set_threads
+from pint_diffusion.runtime.device import set_precision, set_threads
 from pint_diffusion.runtime.world import World
 from pint_diffusion.settings.compare import Compare
 from pint_diffusion.solvers.linear import try_walk
@@ -57,6 +57,7 @@ def compare(settings: Compare, world: World, denoiser: Denoiser | None = None) -
     world.agree(
         lambda: set_threads(settings.threads, settings.batching == "off", cores, world.local_size)
     )
+    set_precision(settings.tf32, settings.attention)
     bench = Bench(settings, world, denoiser)
     common = bench.plan(Sequential(**settings.division))
     steps = common.problem.grid.steps
