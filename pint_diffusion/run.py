@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
-import logging
 import traceback
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from typing import TypeAlias
@@ -32,8 +31,6 @@ from pint_diffusion.runtime.events import EventLog, Tally
 from pint_diffusion.runtime.requests import Ask, Clock, Layout
 from pint_diffusion.runtime.scheduler import Runtime
 from pint_diffusion.runtime.world import LocalWorld, World
-
-LOG = logging.getLogger(__name__)
 
 PATIENCE = 10.0
 """Seconds of silence after which another rank is taken for lost, or twice its longest call."""
@@ -264,13 +261,6 @@ def _close_failed(outputs: Outputs, error: BaseException) -> None:
         if not agreed:
             outputs.lost(str(error))
         outputs.close(Ended(status, agreed=agreed))
-
-
-def tell_doubt(plan: Plan, world: World) -> None:
-    """Log on rank 0 why the run can't be expected to be faster than the sequential sampler."""
-    doubt = plan.method.doubt(plan.problem)
-    if doubt is not None and world.rank == 0:
-        LOG.warning(doubt, extra={"rank": 0})
 
 
 def refuse_differences(plan: Plan, world: World, more: str = "") -> None:
