@@ -68,6 +68,8 @@ def slice_bounds(
     steps = len(levels) - 1
     if not isinstance(method, Sliced):
         return given or (0, steps)
+    if method.column != "slice":  # its ranks own points, as those of PIADM
+        ranks = 1
     if method.bounds is not None:
         bounds = method.bounds
     elif given is not None and method.slices is None and method.slicing == "even":

@@ -585,6 +585,14 @@ def test_the_grid_of_a_run_is_what_its_settings_say():
     assert grid_of(flow, FLOW, 1) == make_grid(FLOW, 9, 3, None, spacing)
 
 
+def test_blocks_of_a_method_in_rounds_are_the_same_on_any_ranks():
+    for wanted in ({}, {"slices": 3}):
+        settings = settings_of(method="piadm", steps=16, **wanted)
+        assert grid_of(settings, DDPM, 8) == grid_of(settings, DDPM, 1)
+    with pytest.raises(InputError, match="3 slices for 8 ranks"):
+        grid_of(settings_of(steps=16, slices=3), DDPM, 8)
+
+
 def test_a_grid_file_says_steps_and_slices_and_flags_the_slices_again(tmp_path):
     path = grid_file(tmp_path, "t: [999, 900, 800, 300, 100, -1]\nbounds: [0, 1, 2, 5]")
     assert grid_of(settings_of(grid=path), DDPM, 1).bounds == (0, 1, 2, 5)
