@@ -19,6 +19,7 @@ import numpy as np
 import torch
 
 from pint_diffusion.numerics.convergence import Outcome
+from pint_diffusion.output import Output
 from pint_diffusion.runtime.events import EventLog
 from pint_diffusion.runtime.requests import Layout
 from pint_diffusion.runtime.scheduler import Runtime
@@ -90,9 +91,7 @@ def measure(world: World, pattern, numbers: int) -> float:
     """Seconds of a round beyond the evaluation, on the slowest rank."""
     events = EventLog(world.rank)
     transport = world.transport(events, torch.device("cpu"), 60.0)
-    runtime = Runtime(
-        world.rank, world.size, [], transport, events, None, lambda n, k, x: None
-    )  # fmt: skip
+    runtime = Runtime(world.rank, world.size, [], transport, events, None, Output())
     times: list[float] = []
     layout = Layout((numbers,), torch.float32, torch.device("cpu"))
     world.barrier()

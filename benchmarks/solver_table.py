@@ -12,8 +12,8 @@ import csv
 import sys
 from pathlib import Path
 
-from pint_diffusion.build.from_settings import plan_of
-from pint_diffusion.run import solve
+import pint_diffusion as pd
+from pint_diffusion.build.from_settings import sampling_of
 from pint_diffusion.runtime.world import LocalWorld
 from pint_diffusion.settings.reading import parse
 from pint_diffusion.settings.run import Settings
@@ -47,7 +47,7 @@ def main() -> None:
             if (name, str(steps)) in done:
                 continue
             settings = parse(Settings, [*flags, *own, "--steps", str(steps)])
-            run = solve(plan_of(settings, LocalWorld()), LocalWorld())
+            run = pd.sample(**vars(sampling_of(settings, settings.method, LocalWorld())), comm=None)
             row = [name, steps, run.iterations, run.evaluations_deep, run.change[-1].max()]
             with table.open("a", newline="") as file:
                 csv.writer(file).writerow(row)

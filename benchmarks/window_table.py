@@ -15,6 +15,7 @@ import sys
 from math import isqrt
 from pathlib import Path
 
+import pint_diffusion as pd
 from pint_diffusion.commands.compare.entries import Entry
 from pint_diffusion.commands.compare.measure import Bench
 from pint_diffusion.runtime.device import set_threads
@@ -28,17 +29,15 @@ STEPS = (25, 50, 100, 400)
 def contenders(steps, devices):
     """Family and entry of methods on so many devices; of one family the best counts."""
     size = min(devices, steps)
-    yield "window", Entry("window", {"method": "window", "window": size})
-    yield "paradigms", Entry("ParaDiGMS", {"method": "paradigms", "window": size})
-    yield "parataa", Entry("ParaTAA", {"method": "parataa", "window": size})
+    yield "window", Entry("window", pd.Window(size))
+    yield "paradigms", Entry("ParaDiGMS", pd.ParaDiGMS(size))
+    yield "parataa", Entry("ParaTAA", pd.ParaTAA(size))
     cores = min(devices, steps // 2)
-    yield "chords", Entry("CHORDS", {"method": "chords", "cores": cores}, "iterations")
-    blocks = {"method": "piadm", "schedule": "blocks", "slices": -(-steps // devices)}
-    yield "piadm", Entry("PIADM", blocks)
-    yield "piadm", Entry("PIADM, diagonal", {"method": "piadm", "schedule": "diagonal"})
+    yield "chords", Entry("CHORDS", pd.Chords(cores), "iterations")
+    yield "piadm", Entry("PIADM", pd.PIADM(slices=-(-steps // devices)))
+    yield "piadm", Entry("PIADM, diagonal", pd.PIADM(schedule="diagonal"))
     for slices in sorted({size, *(min(size, isqrt(k * steps)) for k in range(1, 5))}):
-        given = {"method": "parareal", "placement": "slice", "slices": slices}
-        yield "srds", Entry("SRDS", given, "iterations")
+        yield "srds", Entry("SRDS", pd.Parareal("slice", slices=slices), "iterations")
 
 
 def main() -> None:
@@ -52,12 +51,12 @@ def main() -> None:
         bench = Bench(common.model_copy(update={"steps": steps}), LocalWorld())
         for devices in common.devices:
             for family, entry in contenders(steps, devices):
-                key = (str(steps), str(devices), entry.name, str(entry.given))
+                key = (str(steps), str(devices), entry.name, repr(entry.method))
                 if key in done or family not in (common.methods or family):
                     continue
                 if bench.truth is None:
-                    bench.run({"method": "sequential"})
-                found = bench.tune(entry, common.target, bench.run(entry.given))
+                    bench.run(pd.Sequential())
+                found = bench.tune(entry, common.target, bench.run(entry.method))
                 if found is None:
                     row = [*key, "", "", ""]
                 elif entry.tuned == "iterations":
