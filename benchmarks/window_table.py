@@ -21,7 +21,7 @@ from pint_diffusion.commands.compare.measure import Bench
 from pint_diffusion.runtime.device import set_threads
 from pint_diffusion.runtime.world import LocalWorld
 from pint_diffusion.settings.compare import Compare
-from pint_diffusion.settings.reading import parse_over_file
+from pint_diffusion.settings.reading import parse
 
 STEPS = (25, 50, 100, 400)
 
@@ -45,7 +45,7 @@ def main() -> None:
     path, *flags = sys.argv[1:]
     table = Path(path)
     done = {tuple(row[:4]) for row in csv.reader(table.open())} if table.exists() else set()
-    common = parse_over_file(Compare, flags)
+    common = parse(Compare, flags)
     set_threads(common.threads, common.batching == "off", 1, 1)
     for steps in STEPS:
         bench = Bench(common.model_copy(update={"steps": steps}), LocalWorld())
