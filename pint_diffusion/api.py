@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pint_diffusion.build.agreement import refuse_differences, tell_doubt
 from pint_diffusion.build.coarse import Coarse
 from pint_diffusion.build.from_objects import sampling_of_objects
 from pint_diffusion.build.plan import Batching, Plan, make_plan
@@ -24,7 +25,7 @@ from pint_diffusion.methods import Method
 from pint_diffusion.models.denoiser import Denoiser
 from pint_diffusion.output import Answers, Output, Watch
 from pint_diffusion.result import Run
-from pint_diffusion.run import PATIENCE, Steps, begin, refuse_differences, solve, tell_doubt
+from pint_diffusion.run import PATIENCE, Steps, begin, solve
 from pint_diffusion.runtime.world import Communicator, World, world_of
 from pint_diffusion.solvers import Solver
 from pint_diffusion.solvers.langevin import Corrector

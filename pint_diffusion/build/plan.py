@@ -112,7 +112,7 @@ class Plan:
 
 
 def make_plan(asked: Sampling, ranks: int) -> Plan:
-    """Build the problem of a run.
+    """Make what a rank needs to take part in a run.
 
     Parameters
     ----------

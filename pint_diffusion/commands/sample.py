@@ -6,6 +6,7 @@ import contextlib
 import logging
 import threading
 
+from pint_diffusion.build.agreement import refuse_differences, tell_doubt
 from pint_diffusion.build.from_settings import plan_of
 from pint_diffusion.commands.check.quick import refuse_or_warn
 from pint_diffusion.commands.silence import EndJob
@@ -15,7 +16,7 @@ from pint_diffusion.output import Output
 from pint_diffusion.report import draw_pictures
 from pint_diffusion.report.progress import ProgressBar
 from pint_diffusion.report.stream import Stream
-from pint_diffusion.run import refuse_differences, solve, tell_doubt, warm_up
+from pint_diffusion.run import solve, warm_up
 from pint_diffusion.runtime.device import keep_memory, set_precision, set_threads
 from pint_diffusion.runtime.signals import listening
 from pint_diffusion.runtime.world import World
