@@ -15,10 +15,8 @@ import sys
 import numpy as np
 import torch
 
-from pint_diffusion.build.from_settings import plan_of
-from pint_diffusion.numerics.convergence import StopRule
-from pint_diffusion.output import Answers
-from pint_diffusion.run import solve, solve_sequentially
+import pint_diffusion as pd
+from pint_diffusion.build.from_settings import sampling_of
 from pint_diffusion.runtime.world import LocalWorld
 from pint_diffusion.settings.reading import parse
 from pint_diffusion.settings.run import Settings
@@ -26,50 +24,41 @@ from pint_diffusion.settings.run import Settings
 COLUMNS = ("k", "all", "median", "worst", "of 255", "change")
 
 
-def errors_per_iteration(settings: Settings, denoiser=None):
-    """Run both samplers.
+def rows_of(run: pd.Run, data_range: tuple[float, float]):
+    """Yield a row per iteration k = 0, 1, ..., see `COLUMNS`.
 
-    Returns
-    -------
-    rows : list of tuple
-        One per iteration k = 0, 1, ..., see `COLUMNS`: the error of the last boundary state
-        against the sequential one, relative in L2, over all samples together, of the median and
-        of the worst one; the mean absolute error over all values, and the greatest mean absolute
-        change of a sample since k - 1 (nan at 0), both in 1/255 of the data range.
-    stopped_at : array, shape (S,)
-        Iteration at which each sample would have met the tolerance, 0: at none of these.
-    seconds : tuple of float
-        Wall time of the sequential sampler and of the iteration.
+    It has the error against the sequential answer, relative in L2, over all samples together, of
+    the median and of the worst one; the mean absolute error over all values, and the greatest mean
+    absolute change of a sample since k - 1 (nan at 0), both in 1/255 of the data range.
     """
-    endless = Settings.from_flat(settings.told(), tolerance=1e-300)
-    plan, memory = plan_of(endless, LocalWorld(), denoiser), Answers()
-    low, high = plan.problem.stop_rule.data_range
-    sequential, run = solve_sequentially(plan), solve(plan, LocalWorld(), [memory])
-    truth = sequential.samples.double().flatten(1)
-    rows = []
-    for k, answer in enumerate(memory.answers):
-        apart, size = answer.double().flatten(1) - truth, torch.linalg.vector_norm(truth, dim=1)
-        each = (torch.linalg.vector_norm(apart, dim=1) / size).numpy()
-        every = float(torch.linalg.vector_norm(apart) / torch.linalg.vector_norm(truth))
-        of_255 = float(255 / (high - low) * apart.abs().mean())
-        change = run.change[k - 1].max() if k else np.nan
-        rows.append((k, every, np.median(each), each.max(), of_255, change))
-    rule = StopRule(settings.method.tolerance, (low, high))
-    ended = rule.outcome([*run.change], True, False, settings.samples)
-    return rows, ended.stopped_at, (sequential.wall_time, run.wall_time)
+    truth = run.sequential.double().flatten(1)
+    size = truth.norm(dim=1)
+    changes = [np.nan, *run.change.max(axis=1)]
+    for k, (answer, change) in enumerate(zip(run.iterates, changes, strict=True)):
+        apart = answer.double().flatten(1) - truth
+        each = (apart.norm(dim=1) / size).numpy()
+        of_255 = 255 / (data_range[1] - data_range[0]) * float(apart.abs().mean())
+        yield k, float(apart.norm() / truth.norm()), np.median(each), each.max(), of_255, change
 
 
 def main() -> None:
     """Print and write the table of the run that the flags describe."""
     settings = parse(Settings, sys.argv[1:])
     torch.set_num_threads(settings.threads or 1)
-    rows, stopped_at, (sequential, parareal) = errors_per_iteration(settings)
+    tolerance = settings.method.tolerance
+    endless = settings.method.model_copy(update={"tolerance": 1e-300})
+    asked = sampling_of(settings, endless, LocalWorld())
+    run = pd.sample(**vars(asked), comm=None, verify=True)
+    rows = [*rows_of(run, asked.network.data_range)]
     print("  k " + " ".join(f"{name:>9}" for name in COLUMNS[1:]))
     for k, *values in rows:
         print(f"{k:3d} " + " ".join(f"{value:9.1e}" for value in values))
+    passed = run.change < tolerance
+    stopped_at = np.where(passed.any(axis=0), passed.argmax(axis=0) + 1, 0)
     print(
-        f"iterations to {settings.method.tolerance:g}/255 for each sample (0: not reached): "
-        f"{' '.join(map(str, stopped_at))}; sequential {sequential:.1f} s, this {parareal:.1f} s"
+        f"iterations to {tolerance:g}/255 for each sample (0: not reached): "
+        f"{' '.join(map(str, stopped_at))}; sequential {run.sequential_wall_time:.1f} s, "
+        f"this {run.wall_time:.1f} s"
     )
     settings.out.mkdir(parents=True, exist_ok=True)
     with open(settings.out / "errors.csv", "w", newline="") as file:

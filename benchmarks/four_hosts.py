@@ -96,25 +96,23 @@ def flags(placement: str, out: Path) -> list[str]:
         "placement": placement,
         "out": out,
     }
-    return ["--warmup", *(f"--{name}={value}" for name, value in given.items())]
+    return [f"--{name}={value}" for name, value in given.items()]
 
 
-def without_files(arguments: list[str]) -> None:
-    """Make the run of some flags on this rank and write nothing; rank 0 prints its wall time."""
-    from pint_diffusion.build.from_settings import plan_of
-    from pint_diffusion.run import solve, warm_up
-    from pint_diffusion.runtime.device import keep_memory, set_threads
-    from pint_diffusion.runtime.world import open_world
-    from pint_diffusion.settings.reading import parse
-    from pint_diffusion.settings.run import Settings
+def without_files(placement: str) -> None:
+    """Make the run on this rank and write nothing; rank 0 prints its wall time."""
+    import torch
 
-    world, settings = open_world("mpi"), parse(Settings, arguments)
-    set_threads(1, False, 1, 1)
+    import pint_diffusion as pd
+    from pint_diffusion.runtime.device import keep_memory
+
+    torch.set_num_threads(1)
     keep_memory()
-    plan = plan_of(settings, world)
-    warm_up(plan)
-    run = solve(plan, world)
-    if world.rank == 0:
+    network = Emulated()
+    network(torch.zeros(1, *network.shape), None, None)
+    method = pd.Parareal(placement, slices=SLICES, max_iterations=ITERATIONS, tolerance=1e-9)
+    run = pd.sample(network, method, steps=SLICES * LENGTH)
+    if run.samples is not None:
         print(run.wall_time)
 
 
@@ -123,11 +121,15 @@ def measure(hosts, placement: str, side: int, files: bool) -> float:
     import h5py
 
     with tempfile.TemporaryDirectory() as folder:
-        given = flags(placement, Path(folder) / "run")
-        program = ["-m", "pint_diffusion", "sample"] if files else ["-m", "mpi4py", __file__]
-        command = [*FIRST, sys.executable, *program, *given]
+        program = ["-m", "mpi4py", __file__, "--bare", placement]
+        if files:
+            given = flags(placement, Path(folder) / "run")
+            program = ["-m", "pint_diffusion", "sample", "--warmup", *given]
         process = hosts.start(
-            RANKS, command, EMULATED_SIDE=str(side), EMULATED_MS=f"{1000 * SECONDS:g}"
+            RANKS,
+            [*FIRST, sys.executable, *program],
+            EMULATED_SIDE=str(side),
+            EMULATED_MS=f"{1000 * SECONDS:g}",
         )
         out, err = process.communicate(timeout=120)
         if process.returncode not in (0, 3):  # 3: the tolerance is not to be met
@@ -164,7 +166,7 @@ def main(rounds: int) -> None:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["--warmup"]:
-        without_files(sys.argv[1:])
+    if sys.argv[1:2] == ["--bare"]:
+        without_files(sys.argv[2])
     else:
         main(int(sys.argv[1]) if sys.argv[1:] else 3)

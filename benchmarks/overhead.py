@@ -1,55 +1,89 @@
 """Own CPU time per evaluation and per round, with a network that returns at once.
 
-    python benchmarks/overhead.py [--against PATH] [--repeats 3] [--only window]
+    python benchmarks/overhead.py [--against CHECKOUT] [--repeats 8] [--only window]
 
 What is printed is microseconds of processor time of the whole process, all threads together: what a
-run costs beside its network. It is the slope between a short and a longer run, so that what happens
-once, as preparing a method or drawing pictures, is not in it. With ``--against`` another checkout
-of the package is measured too, in turns with this one. Of the repeats the least is taken.
+run costs beside its network. It is the slope between a short and a longer run, in evaluations or
+rounds, so that what happens once, such as preparing a method or closing files, is not in it. Of
+each run the least of the repeats counts. The network is one multiplication of (S, 3, 8, 8) values;
+tolerance 0, so nothing ends early.
+
+With ``--against`` the package of another checkout is measured too, run by run in turns with this
+one, each in a process of its own. A checkout is called by `new` or, if it is of before the door
+`pint_diffusion.sample`, by `old`. With files the new one has the output `Files` and the old one its
+command, but for reading back and pictures: its lines of progress are in its figures.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
-import io
 import json
 import os
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-STEPS = 128
-ROUNDS = {"window": {"window": 8}, "paradigms": {"window": 8}, "parataa": {"window": 8}}
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@dataclass(frozen=True)
+class Case:
+    """A row of the table: flat options of the method, and what makes its runs longer.
+
+    Attributes
+    ----------
+    method : str
+        Name of the method.
+    options : dict
+        Of the method and of the run.
+    grows : str
+        The option that makes runs longer.
+    sizes : tuple of int
+        Its two values.
+    unit : {"evaluation", "round"}
+        What the cost is divided by.
+    """
+
+    method: str
+    options: dict
+    grows: str
+    sizes: tuple[int, int]
+    unit: str
+
+    def flat(self, longer: bool) -> dict:
+        """Return all options of the short or of the longer run."""
+        least = {"method": self.method, "samples": 1, "steps": 128, "tolerance": 0}
+        return least | self.options | {self.grows: self.sizes[longer]}
+
+
+def rounds(method: str, samples: int, **options: int) -> Case:
+    """Return the row of a method in rounds."""
+    options["samples"] = samples
+    return Case(method, options, "max_iterations", (8, 88 if samples == 1 else 40), "round")
+
+
+def parareal(batching: str) -> Case:
+    """Return the row of Parareal with one evaluation per call, or with as many as are ready."""
+    options = {"slices": 16, "batching": batching}
+    return Case("parareal", options, "max_iterations", (2, 8), "evaluation")
+
+
 CASES = {
-    **{
-        f"sequential, S = {samples}": {"method": "sequential", "samples": samples}
-        for samples in (1, 16)
-    },
-    **{
-        f"parareal, batching {batching}": {
-            **{"method": "parareal", "slices": 16, "batching": batching, "samples": 1},
-            **{"tolerance": 0},
-        }
-        for batching in ("off", "auto")
-    },
-    **{
-        f"{method} 8, S = {samples}": {"method": method, "samples": samples, **options}
-        for method, options in ROUNDS.items()
-        for samples in ((1, 4, 16) if method == "window" else (1, 16))
-    },
-    **{
-        f"piadm, slices of 8, S = {samples}": {
-            **{"method": "piadm", "slices": STEPS // 8, "samples": samples}
-        }
-        for samples in (1, 16)
-    },
+    "sequential": Case("sequential", {}, "steps", (64, 512), "evaluation"),
+    "Parareal, batching off": parareal("off"),
+    "Parareal, batching auto": parareal("auto"),
+    **{f"window 8, S = {samples}": rounds("window", samples, window=8) for samples in (1, 4, 16)},
+    "ParaDiGMS 8": rounds("paradigms", 1, window=8),
+    "ParaTAA 8": rounds("parataa", 1, window=8),
+    "PIADM, slices of 8": rounds("piadm", 1, slices=16),
 }
-"""Settings by the name that is printed."""
 
 
 class Quick:
@@ -65,87 +99,130 @@ class Quick:
         return 0.9 * x
 
 
-def quick(device, dtype):
-    """Make the network, for the command."""
-    return Quick()
+def new(given: dict, folder: Path | None) -> tuple[int, int]:
+    """Sample through the door; return rounds and evaluations."""
+    import pint_diffusion as pd
+    from pint_diffusion.methods import METHODS
+
+    run_options = {
+        name: given.pop(name) for name in ("samples", "steps", "batching") & given.keys()
+    }
+    method = METHODS.find(given.pop("method"))(**given)
+    outputs = [] if folder is None else [pd.Files(folder)]
+    run = pd.sample(Quick(), method, outputs=outputs, comm=None, device="cpu", **run_options)
+    return run.iterations, run.evaluations + run.evaluations_wasted
 
 
-def run(settings: dict, files: bool) -> tuple[int, int]:
-    """Sample as the package of this checkout does; return iterations and evaluations.
+def old(given: dict, folder: Path | None) -> tuple[int, int]:
+    """Sample as of before the door; return rounds and evaluations, known without files only."""
+    from pint_diffusion.config import Settings
+    from pint_diffusion.sampling import make_plan, solve
 
-    All that is called of the package is called here.
-    """
-    from pint_diffusion.build.from_settings import plan_of
-    from pint_diffusion.commands.sample import run_job
-    from pint_diffusion.run import solve
-    from pint_diffusion.runtime.world import LocalWorld
-    from pint_diffusion.settings.run import Settings
+    from pint_diffusion import job
+    from pint_diffusion.runtime.events import EVALUATION_KINDS, EventLog
+    from pint_diffusion.runtime.world import World
 
-    if files:
-        with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
-            model = f"{Path(__file__).resolve()}:quick"
-            given = Settings.from_flat(**settings, model=model, out=Path(folder) / "run")
-            run_job(given, LocalWorld())
+    if folder is not None:
+        job.read_and_draw = lambda *_: None
+        job.run_job(Settings(**given, threads=1, out=folder), World(), Quick())
         return 0, 0
-    done = solve(plan_of(Settings.from_flat(**settings), LocalWorld(), Quick()), LocalWorld())
-    return done.iterations, done.evaluations + done.evaluations_wasted
+    log = EventLog(0)
+    plan = make_plan(Settings(**given), World(), Quick())
+    solution = solve(plan, World(), log, lambda *_: None, lambda *_: None)
+    made = int(np.isin(log.table()["kind"], EVALUATION_KINDS).sum())
+    return solution.outcome.iterations, made
 
 
-def cost(case: dict, files: bool) -> float:
-    """Microseconds per round, or per evaluation of a method that is not in rounds."""
-    in_rounds = case["method"] in (*ROUNDS, "piadm")
-    if in_rounds:
-        case = case | {"steps": STEPS, "tolerance": 0}
-        sizes = [{"max_iterations": 8}, {"max_iterations": 40}]
-    else:
-        sizes = [{"steps": 64}, {"steps": 256}]
-    spent, made = [], []
-    for size in sizes:
-        iterations, evaluations = run(case | size, files=False)
-        made.append(iterations if in_rounds else evaluations)
-        begun = time.process_time()
-        run(case | size, files)
-        spent.append(time.process_time() - begun)
-    return (spent[1] - spent[0]) / (made[1] - made[0]) * 1e6
-
-
-def measure(only: str, files: bool) -> dict[str, float]:
-    """Measure every case in this process."""
+def serve() -> None:
+    """Make the runs that standard input asks for; answer with rounds, evaluations and seconds."""
     import torch
 
+    import pint_diffusion
+
     torch.set_num_threads(1)
-    run({"method": "sequential", "samples": 1, "steps": 8}, files)  # imports
-    return {name: cost(case, files) for name, case in CASES.items() if only in name}
+    made_by = new if hasattr(pint_diffusion, "sample") else old
+    answers, sys.stdout = sys.stdout, open(os.devnull, "w")  # noqa: SIM115
+    for line in sys.stdin:
+        name, longer, files = json.loads(line)
+        with tempfile.TemporaryDirectory() as folder:
+            begun = time.process_time()
+            counts = made_by(CASES[name].flat(longer), Path(folder) / "run" if files else None)
+            print(json.dumps([*counts, time.process_time() - begun]), file=answers, flush=True)
+
+
+@contextlib.contextmanager
+def served(checkout: Path) -> Iterator[Callable[..., list]]:
+    """Start a process with the package of a checkout; yield a function that asks it for a run."""
+    environment = os.environ | {"PYTHONPATH": str(checkout), "OMP_NUM_THREADS": "1"}
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with (
+        tempfile.TemporaryFile("w+") as said,
+        subprocess.Popen(
+            [sys.executable, __file__, "--serve"], env=environment, stderr=said, **pipes
+        ) as process,
+    ):
+
+        def ask(*what: object) -> list:
+            process.stdin.write(json.dumps(what) + "\n")
+            process.stdin.flush()
+            answer = process.stdout.readline()
+            if not answer:
+                said.seek(0)
+                raise RuntimeError(f"{checkout}: {said.read()}")
+            return json.loads(answer)
+
+        yield ask
+        process.stdin.close()
+
+
+def costs(name: str, checkouts: list[Callable[..., list]], repeats: int) -> list[list[float]]:
+    """Return microseconds per unit of a row, without and with files, for each checkout."""
+    least, made = {}, {}
+    unit = ("round", "evaluation").index(CASES[name].unit)
+    for repeat in range(repeats + 1):
+        for files in (False, True):
+            for longer in (False, True):
+                for one, ask in enumerate(checkouts):
+                    *counts, seconds = ask(name, longer, files)
+                    if not files:
+                        made[one, longer] = counts[unit]
+                    if repeat:  # the first one imports
+                        key = one, files, longer
+                        least[key] = min(seconds, least.get(key, seconds))
+    return [
+        [
+            1e6
+            * (least[one, files, True] - least[one, files, False])
+            / (made[one, True] - made[one, False])
+            for files in (False, True)
+        ]
+        for one in range(len(checkouts))
+    ]
 
 
 def main() -> None:
-    """Measure this checkout, and another one beside it, each in processes of its own."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--against", type=Path)
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--only", default="")
-    parser.add_argument("--measure", choices=["plain", "files"], help=argparse.SUPPRESS)
+    """Measure this checkout, and another one beside it; print a table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--against", type=Path, help="another checkout of the package")
+    parser.add_argument("--repeats", type=int, default=8, help="runs of each kind")
+    parser.add_argument("--only", default="", help="rows with this in their name")
+    parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     given = parser.parse_args()
-    if given.measure:
-        print(json.dumps(measure(given.only, given.measure == "files")))
+    if given.serve:
+        serve()
         return
-    here = Path(__file__).resolve().parent.parent
-    checkouts = [here] if given.against is None else [given.against.resolve(), here]
-    columns = [(root, kind) for kind in ("plain", "files") for root in checkouts]
-    found: dict[tuple[Path, str], list[dict[str, float]]] = {column: [] for column in columns}
-    for _ in range(given.repeats):
-        for root, kind in columns:
-            command = [sys.executable, __file__, "--measure", kind, "--only", given.only]
-            environment = os.environ | {"PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
-            done = subprocess.run(
-                command, env=environment, check=True, capture_output=True, text=True, timeout=600
+    roots = {"before": given.against.resolve()} if given.against else {}
+    roots["now"] = ROOT
+    with contextlib.ExitStack() as held:
+        checkouts = [held.enter_context(served(root)) for root in roots.values()]
+        head = "".join(f"{f'{when}, no files':>18}{'files':>8}{'ratio':>7}" for when in roots)
+        print(f"{'us of own CPU time per':<36}{head}")
+        for name in (name for name in CASES if given.only in name):
+            cells = "".join(
+                f"{bare:18.0f}{files:8.0f}{files / bare:7.2f}"
+                for bare, files in costs(name, checkouts, given.repeats)
             )
-            found[root, kind].append(json.loads(done.stdout.splitlines()[-1]))
-    heads = ["this", "files"] if given.against is None else ["before", "now", "files before", "now"]
-    print(f"{'us of own CPU time':32}", *(f"{head:>13}" for head in heads))
-    for name in (name for name in CASES if given.only in name):
-        least = (min(one[name] for one in found[column]) for column in columns)
-        print(f"{name:32}", *(f"{value:13.0f}" for value in least))
+            print(f"{name:<25}{CASES[name].unit:<11}{cells}", flush=True)
 
 
 if __name__ == "__main__":

@@ -13,8 +13,8 @@ import sys
 
 import torch
 
-from pint_diffusion.build.from_settings import plan_of
-from pint_diffusion.run import solve, solve_sequentially
+import pint_diffusion as pd
+from pint_diffusion.build.from_settings import sampling_of
 from pint_diffusion.runtime.world import LocalWorld
 from pint_diffusion.settings.reading import parse
 from pint_diffusion.settings.run import Settings
@@ -29,24 +29,20 @@ CHOICES = {
 """Order and memory."""
 
 
-def rounds_and_error(settings: Settings, truth: torch.Tensor, denoiser=None):
-    """Run; return the rounds of each sample (S,) and its relative error in L2, (S,)."""
-    run = solve(plan_of(settings, LocalWorld(), denoiser), LocalWorld())
-    apart = (run.samples - truth).double().flatten(1).norm(dim=1)
-    return run.stopped_at, (apart / truth.double().flatten(1).norm(dim=1)).numpy()
-
-
-def main(arguments: list[str], denoiser=None) -> None:
+def main() -> None:
     """Print the table of the run that the flags describe."""
-    given = parse(Settings, [*arguments, "--method", "parataa"])
-    torch.set_num_threads(given.threads or 1)
-    truth = solve_sequentially(plan_of(given, LocalWorld(), denoiser)).samples
+    settings = parse(Settings, ["--method", "parataa", *sys.argv[1:]])
+    torch.set_num_threads(settings.threads or 1)
+    given = vars(sampling_of(settings, settings.method, LocalWorld()))
+    truth = pd.sample(**given | {"method": pd.Sequential()}, comm=None).samples.flatten(1).double()
     print(f"{'':20}{'rounds':>8}{'mean':>8}{'error':>10}", flush=True)
     for name, (order, memory) in CHOICES.items():
-        choice = Settings.from_flat(given.told(), order=order, memory=memory)
-        rounds, apart = rounds_and_error(choice, truth, denoiser)
+        method = settings.method.model_copy(update={"order": order, "memory": memory})
+        run = pd.sample(**given | {"method": method}, comm=None)
+        apart = (run.samples.flatten(1) - truth).norm(dim=1) / truth.norm(dim=1)
+        rounds = run.stopped_at
         print(f"{name:20}{rounds.max():8d}{rounds.mean():8.1f}{apart.max():10.1e}", flush=True)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

@@ -11,7 +11,6 @@ A mixture is given as --dimensions, --components, --distance between means (abou
 from __future__ import annotations
 
 import argparse
-from collections import Counter
 from itertools import pairwise
 from math import exp, expm1, log, sqrt
 from pathlib import Path
@@ -20,14 +19,11 @@ import numpy as np
 import torch
 from scipy.stats import wasserstein_distance
 
-from pint_diffusion.build.from_settings import plan_of
+import pint_diffusion as pd
 from pint_diffusion.models.mixture import GaussianMixture
-from pint_diffusion.output import Output
-from pint_diffusion.run import solve, solve_sequentially
-from pint_diffusion.runtime.world import LocalWorld
-from pint_diffusion.settings.run import Settings
+from pint_diffusion.runtime.events import EVALUATION_KINDS
 
-SOLVERS = {"SDE": "ou_sde", "ODE": "ou_ode"}
+SOLVERS = {"SDE": pd.OUSDE(), "ODE": pd.OUODE()}
 
 
 def mixture(dimensions, components, distance, variance):
@@ -41,51 +37,32 @@ def mixture(dimensions, components, distance, variance):
     )
 
 
-def solved(network, **given):
-    """Run PIADM; return rounds of every sample, most points and evaluations, answer, plan."""
-    settings = Settings.from_flat(
-        dtype="float64", spacing="ou", final="least", method="piadm", **given
-    )
-    plan, live = plan_of(settings, LocalWorld(), network), Live()
-    run = solve(plan, LocalWorld(), [live])
-    points = [live.points[k] for k in range(run.iterations)]
-    return run.stopped_at, max(points), sum(points), run.samples, plan
-
-
-class Live(Output):
-    """Counts the points under way after each round."""
-
-    def __init__(self):
-        self.points = Counter()
-
-    def open(self, plan, world, events):
-        """Know which column is the answer."""
-        self.columns = plan.problem.columns
-
-    def state(self, n, k, state):
-        """Count a point that is there."""
-        self.points[k] += n < self.columns and not torch.isnan(state).all()
+def sampled(network, method, solver, sigma_min, sigma_max=None, **given):
+    """Draw samples on the grid of Chen et al., in float64."""
+    spacing = pd.Spacing("ou", sigma_min=sigma_min, sigma_max=sigma_max, final="least")
+    where = {"dtype": "float64", "device": "cpu", "comm": None}
+    return pd.sample(network, method, solver, spacing=spacing, **where, **given)
 
 
 def frozen(network, args):
     """Count rounds by what is frozen, and by schedule."""
-    given = {"steps": 229, "sigma_min": args.sigma_min, "samples": args.samples}
     print("229 steps, tolerance 1e-3; rounds of the slowest sample (mean), most live, error")
+    runs = {
+        f"12 blocks, {what}": pd.PIADM(slices=12, freeze=what)
+        for what in ("x0", "v", "increments", "eps")
+    }
+    runs["one block"] = pd.PIADM(slices=1)
+    runs["12 blocks, diagonal"] = pd.PIADM("diagonal", slices=12)
+    given = {"steps": 229, "samples": args.samples, "verify": True}
     for name, solver in SOLVERS.items():
-        runs = {
-            f"12 blocks, {what}": {"slices": 12, "freeze": what}
-            for what in ("x0", "v", "increments", "eps")
-        }
-        runs["one block"] = {"slices": 1}
-        runs["12 blocks, diagonal"] = {"slices": 12, "schedule": "diagonal"}
-        for label, more in runs.items():
-            rounds, live, evaluations, answer, plan = solved(
-                network, **given, **more, solver=solver
-            )
-            error = float((answer - solve_sequentially(plan).samples).square().mean().sqrt())
+        for label, method in runs.items():
+            run = sampled(network, method, solver, args.sigma_min, **given)
+            made = run.events[np.isin(run.events["kind"], EVALUATION_KINDS)]
+            live = np.bincount(made["iteration"]).max()
+            rounds, error = run.stopped_at, (run.samples - run.sequential).square().mean().sqrt()
             print(
                 f"{name}  {label:22} {max(rounds):4} ({np.mean(rounds):4.1f}) {live:5} live "
-                f"{evaluations:6} evaluations  {error:.1e}",
+                f"{run.evaluations:6} evaluations  {error:.1e}",
                 flush=True,
             )
 
@@ -94,12 +71,13 @@ def steps(network, args):
     """Count rounds while the step is halved, for several noises."""
     for name, solver in SOLVERS.items():
         for count in (120, 240, 480, 960):
-            given = {"steps": count, "slices": 12, "solver": solver, "samples": args.samples}
+            given = {"steps": count, "samples": args.samples}
             rounds = [
-                np.mean(solved(network, **given, sigma_min=args.sigma_min, seed=seed)[0])
+                sampled(network, pd.PIADM(slices=12), solver, args.sigma_min, seed=seed, **given)
                 for seed in range(3)
             ]
-            print(f"{name}  {count:4} steps: {np.mean(rounds):.1f} rounds", flush=True)
+            mean = np.mean([run.stopped_at for run in rounds])
+            print(f"{name}  {count:4} steps: {mean:.1f} rounds", flush=True)
 
 
 def deviation(times, variance, stochastic):
@@ -141,18 +119,18 @@ def dimension(args):
         for d in (2, 16, 128, 1024, 8192):
             horizon, stop, count = needed(d, 0.25, args.error, name == "SDE")
             slices = round((horizon - log(stop)) / 1.5)
-            rounds, *_, answer, plan = solved(
+            run = sampled(
                 mixture(d, 4, 3, 0.25),
+                pd.PIADM(slices=slices, tolerance=0.1 * args.error / sqrt(d)),
+                solver,
+                sqrt(expm1(stop)),
+                sqrt(expm1(horizon)),
                 steps=count,
-                slices=slices,
-                solver=solver,
                 samples=2,
-                sigma_max=sqrt(expm1(horizon)),
-                sigma_min=sqrt(expm1(stop)),
-                tolerance=0.1 * args.error / sqrt(d),
+                verify=True,
             )
-            apart = (answer - solve_sequentially(plan).samples).flatten(1).norm(dim=1).max()
-            rows.append((name, d, count, slices, max(rounds), float(apart)))
+            apart = (run.samples - run.sequential).flatten(1).norm(dim=1).max()
+            rows.append((name, d, count, slices, max(run.stopped_at), float(apart)))
             print("{}  d {:5}  {:5} steps  {:2} blocks  {:3} rounds  {:.1e}".format(*rows[-1]))
         mine = [row for row in rows if row[0] == name]
         x, y = np.log([row[1] for row in mine]), [row[4] for row in mine]
@@ -194,36 +172,31 @@ def laws(network, args):
 
     The walk is sequential: with tolerance 0 PIADM ends in its bits.
     """
-    draw_, parts = np.random.default_rng(1), args.samples // 5000
+    count, draw_ = args.samples // 5000 * 5000, np.random.default_rng(1)
+    exact, again = (drawn(args, 0.01, count, draw_) for _ in range(2))
+    report("exact, again", again, exact)
     runs = {
-        "SDE": {"solver": "ou_sde"},
-        "ODE": {"solver": "ou_ode"},
-        "ODE, corrector": {"solver": "ou_ode", "corrector_steps": 20, "slices": 12},
+        "SDE": (pd.OUSDE(), {}),
+        "ODE": (pd.OUODE(), {}),
+        "ODE, corrector": (pd.OUODE(), {"corrector": pd.Corrector(20)}),
     }
-    exact = again = None
-    for name, given in runs.items():
-        found = []
-        for seed in range(parts):
-            settings = Settings.from_flat(
-                dtype="float64", spacing="ou", final="least", method="sequential", samples=5000,
-                seed=seed, sigma_min=0.01, steps=args.steps, **given,
-            )  # fmt: skip
-            plan = plan_of(settings, LocalWorld(), network)
-            found.append(solve_sequentially(plan).samples.numpy())
-        if exact is None:
-            level = plan.problem.grid.levels[-1]
-            exact, again = (drawn(args, level, parts * 5000, draw_) for _ in range(2))
-            report("exact, again", again, exact)
+    for name, (solver, more) in runs.items():
+        walk = pd.Sequential(slices=12 if more else None)
+        given = {"steps": args.steps, "samples": 5000, **more}
+        found = [
+            sampled(network, walk, solver, 0.01, seed=seed, **given).samples.numpy()
+            for seed in range(count // 5000)
+        ]
         report(name, np.concatenate(found), exact)
 
 
-def drawn(args, level, count, draw_):
-    """Exact samples at a level."""
+def drawn(args, sigma, count, draw_):
+    """Exact samples at a noise level."""
     network = np.random.default_rng(0).normal(size=(args.components, args.dimensions))
     network *= args.distance / sqrt(2) / np.linalg.norm(network, axis=1, keepdims=True)
     clean = network[draw_.integers(args.components, size=count)]
     clean = clean + sqrt(args.variance) * draw_.normal(size=clean.shape)
-    return level.a * clean + level.s * draw_.normal(size=clean.shape)
+    return (clean + sigma * draw_.normal(size=clean.shape)) / sqrt(1 + sigma**2)
 
 
 def report(name, one, other):

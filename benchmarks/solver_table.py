@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import csv
 import sys
+from math import isqrt
 from pathlib import Path
 
-from pint_diffusion.build.from_settings import plan_of
-from pint_diffusion.run import solve
+import pint_diffusion as pd
+from pint_diffusion.build.from_settings import sampling_of
 from pint_diffusion.runtime.world import LocalWorld
 from pint_diffusion.settings.reading import parse
 from pint_diffusion.settings.run import Settings
@@ -23,18 +24,17 @@ STEPS = (25, 100, 400)
 
 
 def runs():
-    """(name in the table, flags) of every run."""
-    for name, solver in SOLVERS.items():
-        if solver().stochastic:
+    """(name in the table, solver, noise of the coarse steps) of every run."""
+    for name, kind in SOLVERS.items():
+        if kind().stochastic:
             for noise in ("none", "sum"):
-                yield f"{name}, coarse noise {noise}", ["--solver", name, "--coarse-noise", noise]
+                yield f"{name}, coarse noise {noise}", kind(), noise
         else:
-            yield name, ["--solver", name]
-    for name in ("dpmpp_2m", "unipc"):
-        yield f"{name}, restart", ["--solver", name, "--no-carry"]
+            yield name, kind(), None
+    yield "dpmpp_2m, no carry", pd.DPMpp2M(carry=False), None
+    yield "unipc, no carry", pd.UniPC(carry=False), None
     for noise in ("none", "sum"):
-        churn = ["--churn", "8", "--churn-max", "50", "--coarse-noise", noise]
-        yield f"heun, churn, coarse noise {noise}", ["--solver", "heun", *churn]
+        yield f"heun, churn, coarse noise {noise}", pd.Heun(churn=8, churn_max=50), noise
 
 
 def main() -> None:
@@ -42,12 +42,14 @@ def main() -> None:
     path, *flags = sys.argv[1:]
     table = Path(path)
     done = {(row[0], row[1]) for row in csv.reader(table.open())} if table.exists() else set()
+    settings = parse(Settings, flags)
+    given = vars(sampling_of(settings, settings.method, LocalWorld())) | {"comm": None}
     for steps in STEPS:
-        for name, own in runs():
+        given |= {"steps": steps, "method": pd.Parareal(slices=isqrt(steps))}
+        for name, solver, noise in runs():
             if (name, str(steps)) in done:
                 continue
-            settings = parse(Settings, [*flags, *own, "--steps", str(steps)])
-            run = solve(plan_of(settings, LocalWorld()), LocalWorld())
+            run = pd.sample(**given | {"solver": solver, "coarse": pd.Coarse(noise=noise)})
             row = [name, steps, run.iterations, run.evaluations_deep, run.change[-1].max()]
             with table.open("a", newline="") as file:
                 csv.writer(file).writerow(row)

@@ -15,17 +15,9 @@ import sys
 from math import isqrt
 from pathlib import Path
 
+import pint_diffusion as pd
 from pint_diffusion.commands.compare.entries import Entry
 from pint_diffusion.commands.compare.measure import Bench
-from pint_diffusion.methods import (
-    PIADM,
-    Chords,
-    ParaDiGMS,
-    Parareal,
-    ParaTAA,
-    Sequential,
-    Window,
-)
 from pint_diffusion.runtime.device import set_threads
 from pint_diffusion.runtime.world import LocalWorld
 from pint_diffusion.settings.compare import Compare
@@ -37,15 +29,15 @@ STEPS = (25, 50, 100, 400)
 def contenders(steps, devices):
     """Family and entry of methods on so many devices; of one family the best counts."""
     size = min(devices, steps)
-    yield "window", Entry("window", Window(size))
-    yield "paradigms", Entry("ParaDiGMS", ParaDiGMS(size))
-    yield "parataa", Entry("ParaTAA", ParaTAA(size))
+    yield "window", Entry("window", pd.Window(size))
+    yield "paradigms", Entry("ParaDiGMS", pd.ParaDiGMS(size))
+    yield "parataa", Entry("ParaTAA", pd.ParaTAA(size))
     cores = min(devices, steps // 2)
-    yield "chords", Entry("CHORDS", Chords(cores), "iterations")
-    yield "piadm", Entry("PIADM", PIADM("blocks", slices=-(-steps // devices)))
-    yield "piadm", Entry("PIADM, diagonal", PIADM("diagonal"))
+    yield "chords", Entry("CHORDS", pd.Chords(cores), "iterations")
+    yield "piadm", Entry("PIADM", pd.PIADM(slices=-(-steps // devices)))
+    yield "piadm", Entry("PIADM, diagonal", pd.PIADM(schedule="diagonal"))
     for slices in sorted({size, *(min(size, isqrt(k * steps)) for k in range(1, 5))}):
-        yield "srds", Entry("SRDS", Parareal("slice", slices=slices), "iterations")
+        yield "srds", Entry("SRDS", pd.Parareal("slice", slices=slices), "iterations")
 
 
 def main() -> None:
@@ -63,7 +55,7 @@ def main() -> None:
                 if key in done or family not in (common.methods or family):
                     continue
                 if bench.truth is None:
-                    bench.run(Sequential())
+                    bench.run(pd.Sequential())
                 found = bench.tune(entry, common.target, bench.run(entry.method))
                 if found is None:
                     row = [*key, "", "", ""]

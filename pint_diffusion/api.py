@@ -15,16 +15,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pint_diffusion.build.agreement import refuse_differences, tell_doubt
 from pint_diffusion.build.coarse import Coarse
 from pint_diffusion.build.from_objects import sampling_of_objects
-from pint_diffusion.build.plan import Batching, Plan, make_plan, tell_doubt
+from pint_diffusion.build.plan import Batching, Plan, make_plan
 from pint_diffusion.errors import PintError, RunFailed, reason
 from pint_diffusion.grid import Spacing, TimeGrid
 from pint_diffusion.methods import Method
 from pint_diffusion.models.denoiser import Denoiser
 from pint_diffusion.output import Answers, Output, Watch
 from pint_diffusion.result import Run
-from pint_diffusion.run import PATIENCE, Steps, begin, refuse_differences, solve
+from pint_diffusion.run import PATIENCE, Steps, begin, solve
 from pint_diffusion.runtime.world import Communicator, World, world_of
 from pint_diffusion.solvers import Solver
 from pint_diffusion.solvers.langevin import Corrector
@@ -237,5 +238,5 @@ def _plan(
 
     plan = world.agree(make)
     refuse_differences(plan, world)
-    tell_doubt(plan, world.rank)
+    tell_doubt(plan, world)
     return plan, world

@@ -102,7 +102,13 @@ class Options(BaseModel):
         return repr(self)
 
 
+T = TypeVar("T")
 Kind = TypeVar("Kind", bound=Options)
+
+
+def registered(base: type[T], names: Mapping[str, Any]) -> list[type[T]]:
+    """Return the subclasses of a class among the names of a module, in the order of the names."""
+    return [one for one in names.values() if base in getattr(one, "__mro__", ())[1:]]
 
 
 class Registry(dict[str, type[Kind]], Generic[Kind]):
@@ -112,12 +118,14 @@ class Registry(dict[str, type[Kind]], Generic[Kind]):
     ----------
     base : type
         What all of them are.
-    kinds : type
-        The package's own.
+    names : mapping
+        ``globals()`` of the module that has imported the package's own; a class without a name of
+        its own is a base of others.
     """
 
-    def __init__(self, base: type[Kind], *kinds: type[Kind]) -> None:
-        super().__init__({kind.name: kind for kind in kinds})
+    def __init__(self, base: type[Kind], names: Mapping[str, Any]) -> None:
+        own = [kind for kind in registered(base, names) if "name" in vars(kind)]
+        super().__init__({kind.name: kind for kind in sorted(own, key=lambda kind: kind.name)})
         self.base, base.registry = base, self
         self._others: dict[str, type[Kind]] = {}
 

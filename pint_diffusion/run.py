@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
+import logging
 import traceback
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from typing import TypeAlias
@@ -13,7 +13,6 @@ from torch import Tensor
 
 from pint_diffusion.build.plan import Plan
 from pint_diffusion.errors import (
-    InputError,
     Interrupted,
     PeerFailure,
     PintError,
@@ -26,11 +25,12 @@ from pint_diffusion.numerics.convergence import Outcome
 from pint_diffusion.output import Ended, Output, Outputs, Watch
 from pint_diffusion.result import Run
 from pint_diffusion.runtime.calls import Calls
-from pint_diffusion.runtime.device import precision
 from pint_diffusion.runtime.events import EventLog, Tally
 from pint_diffusion.runtime.requests import Ask, Clock, Layout
 from pint_diffusion.runtime.scheduler import Runtime
 from pint_diffusion.runtime.world import LocalWorld, World
+
+LOG = logging.getLogger(__name__)
 
 PATIENCE = 10.0
 """Seconds of silence after which another rank is taken for lost, or twice its longest call."""
@@ -137,8 +137,8 @@ def _iterate(
     with together(world):
         try:
             runtime = _start(plan, world, outputs, events, patience, everywhere)
-            answers, stop = runtime.run(), None
-            with contextlib.suppress(StopIteration):
+            stop = None
+            with contextlib.closing(runtime.run()) as answers, contextlib.suppress(StopIteration):
                 while True:
                     k, answer = answers.send(stop)
                     stop = yield k, answer
@@ -155,7 +155,7 @@ def _iterate(
     tallies = world.gather(Tally.of(events, outcome.iterations))
     calls = sum(tally.calls for tally in tallies)
     return Run(
-        samples=answer if found else None,
+        samples=answer,
         outcome=outcome,
         evaluations=sum(tally.evaluations for tally in tallies),
         evaluations_wasted=sum(tally.wasted for tally in tallies),
@@ -261,50 +261,6 @@ def _close_failed(outputs: Outputs, error: BaseException) -> None:
         if not agreed:
             outputs.lost(str(error))
         outputs.close(Ended(status, agreed=agreed))
-
-
-def refuse_differences(plan: Plan, world: World, more: str = "") -> None:
-    """Refuse a run whose ranks were given different things, or compute on unlike devices.
-
-    Parameters
-    ----------
-    plan : Plan
-        Of this rank.
-    world : World
-        The ranks.
-    more : str
-        What else must be the same.
-
-    Raises
-    ------
-    InputError
-        On every rank, naming the first rank that differs from rank 0.
-    """
-    asked, problem = plan.asked, plan.problem
-    options = asked.method, asked.solver, asked.coarse.steps, asked.coarse.noise, asked.corrector
-    digest = hashlib.sha256(repr((options, asked.seed, asked.batching, asked.dtype)).encode())
-    digest.update(more.encode())
-    for network in (evaluator.denoiser for evaluator in plan.evaluators):
-        digest.update(repr((problem.grid, network.shape, network.prediction)).encode())
-    digest.update(problem.coarse.name.encode())
-    digest.update(problem.noise.cpu().numpy().tobytes())
-    seen = world.gather((digest.hexdigest(), asked.device.type, precision(), world.host))
-    for rank, (read, device, rounding, host) in enumerate(seen):
-        if read != seen[0][0]:
-            raise InputError(
-                f"rank {rank} on {host} has other settings or another model than rank 0: give all "
-                "ranks the same files, by absolute paths"
-            )
-        if device != seen[0][1]:
-            raise InputError(
-                f"rank {rank} on {host} would compute on {device} and rank 0 on {seen[0][1]}: use "
-                "`device` cpu, or find out with 'pint-diffusion check' why that host sees no GPU"
-            )
-        if rounding != seen[0][2]:
-            raise InputError(
-                f"torch of rank {rank} on {host} is set to {rounding} and that of rank 0 to "
-                f"{seen[0][2]}: set it alike on all ranks"
-            )
 
 
 def warm_up(plan: Plan) -> None:

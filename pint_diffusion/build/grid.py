@@ -68,8 +68,6 @@ def slice_bounds(
     steps = len(levels) - 1
     if not isinstance(method, Sliced):
         return given or (0, steps)
-    if method.column != "slice":  # its ranks own points, as those of PIADM
-        ranks = 1
     if method.bounds is not None:
         bounds = method.bounds
     elif given is not None and method.slices is None and method.slicing == "even":
@@ -83,7 +81,7 @@ def slice_bounds(
                 "at least one step, so raise `steps` or lower `slices`"
             )
         bounds = SLICINGS[method.slicing](levels, slices)
-    if len(bounds) - 1 < ranks:
+    if method.ranks_own_slices and len(bounds) - 1 < ranks:
         raise InputError(
             f"{len(bounds) - 1} slices for {ranks} ranks: every rank needs at least one slice, so "
             "start fewer ranks, or a run with more `slices`"

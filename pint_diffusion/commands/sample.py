@@ -6,8 +6,8 @@ import contextlib
 import logging
 import threading
 
+from pint_diffusion.build.agreement import refuse_differences, tell_doubt
 from pint_diffusion.build.from_settings import plan_of
-from pint_diffusion.build.plan import tell_doubt
 from pint_diffusion.commands.check.quick import refuse_or_warn
 from pint_diffusion.commands.silence import EndJob
 from pint_diffusion.errors import InputError, Interrupted, PintError, StoreError
@@ -16,7 +16,7 @@ from pint_diffusion.output import Output
 from pint_diffusion.report import draw_pictures
 from pint_diffusion.report.progress import ProgressBar
 from pint_diffusion.report.stream import Stream
-from pint_diffusion.run import refuse_differences, solve, warm_up
+from pint_diffusion.run import solve, warm_up
 from pint_diffusion.runtime.device import keep_memory, set_precision, set_threads
 from pint_diffusion.runtime.signals import listening
 from pint_diffusion.runtime.world import World
@@ -74,7 +74,7 @@ def run_job(
     plan = world.agree(lambda: plan_of(settings, world, denoiser))
     refuse_differences(plan, world, settings.to_yaml())
     world.agree(lambda: refuse_own_start(settings))
-    tell_doubt(plan, world.rank)
+    tell_doubt(plan, world)
     if settings.warmup:
         with contextlib.suppress(PintError):  # the run itself will say where it went wrong
             warm_up(plan)

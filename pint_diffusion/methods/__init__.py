@@ -1,4 +1,4 @@
-"""Sampling methods: coroutines only, no transports. A new method is one file and one line here."""
+"""Sampling methods: coroutines, no transports. A new method is one file and its import here."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pint_diffusion.methods.rounds.window import Window
 from pint_diffusion.methods.sequential import Sequential
 from pint_diffusion.options import Registry
 
-METHODS = Registry(Method, Parareal, Sequential, ParaDiGMS, ParaTAA, PIADM, Window, Chords)  # type: ignore[type-abstract]
+METHODS = Registry(Method, globals())  # type: ignore[type-abstract]
 """Methods by the name they have on the command line."""
 
 AnyMethod = Annotated[Method, BeforeValidator(METHODS.make)]

@@ -151,7 +151,15 @@ class Method(Options):
 
 
 class Sliced(Method):
-    """A method whose ranks own slices of the time grid, at least one each."""
+    """A method with slices of the time grid.
+
+    Attributes
+    ----------
+    ranks_own_slices : bool
+        Every rank owns a slice, so there are as many slices as ranks at least.
+    """
+
+    ranks_own_slices: ClassVar[bool] = True
 
     slices: PositiveInt | None = Field(
         None, description="time slices M; if not given, by the number of steps and ranks"
@@ -186,8 +194,8 @@ class Sliced(Method):
         return self.slices if self.bounds is None else len(self.bounds) - 1
 
     def default_slices(self, steps: int, ranks: int) -> int:
-        """Return one slice for each rank; in one process sqrt(N) slices."""
-        return ranks if ranks > 1 else isqrt(steps)
+        """Return sqrt(N) slices."""
+        return isqrt(steps)
 
     def held_states(self, steps: int, slices: int, ranks: int, history: int) -> int:
         """Return the number of u, f and g of a rank's slices, and one state under way."""

@@ -1,4 +1,7 @@
-"""Kinds of models by their names; light to import, so a wrong name is an error at once."""
+"""Kinds of models by their names; light to import, so a wrong name is an error at once.
+
+A new kind of model is one file and its import here. It is asked for a name before the kinds below.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pint_diffusion.errors import InputError
+from pint_diffusion.models.source import Source
+from pint_diffusion.options import registered
 
 if TYPE_CHECKING:
     import torch
@@ -22,51 +27,32 @@ GIVEN = "object:"
 """Begins the name of a network that a program gave as an object."""
 
 
-class Source:
-    """A kind of model; a subclass decides which names are its own, and loads them.
+class Checkpoint(Source):
+    """A diffusers UNet2DModel in a folder, or the bundled one."""
 
-    Only `load` imports anything heavy.
-
-    Attributes
-    ----------
-    form : str
-        Form of its names, for error messages.
-    """
-
-    form = ""
+    form = "the folder of a diffusers checkpoint"
 
     def takes(self, spec: str) -> bool:
-        """Return whether a name is of this kind."""
-        raise NotImplementedError
-
-    def check(self, spec: str) -> None:
-        """Check a name without loading anything.
-
-        Raises
-        ------
-        InputError
-            If it names something that does not exist.
-        """
+        """Return whether the name is a folder."""
+        return os.path.isdir(spec)
 
     def peek(self, spec: str) -> tuple[int, tuple[int, ...]]:
-        """Return the bytes of the weights and the shape of a sample, ``(0, ())`` if not known.
-
-        Raises
-        ------
-        OSError, ValueError, LookupError, TypeError, zipfile.BadZipFile
-            If the files are wrong; `load` raises an error that says why.
-        """
-        return 0, ()
+        """Read the network's configuration."""
+        folder = Path(spec)
+        if (folder / "unet").is_dir():
+            folder /= "unet"
+        whole = folder / "diffusion_pytorch_model.safetensors"
+        weights = [whole] if whole.is_file() else [*folder.glob("*-of-*.safetensors")]
+        config = json.loads((folder / "config.json").read_text())
+        edge, channels = config["sample_size"], int(config["in_channels"])
+        sides = [int(side) for side in (edge if isinstance(edge, list) else [edge, edge])]
+        return sum(file.stat().st_size for file in weights), (channels, *sides)
 
     def load(self, spec: str, device: torch.device, dtype: torch.dtype) -> Denoiser:
-        """Load the network.
+        """Load the network, see `load_checkpoint`."""
+        from pint_diffusion.models.checkpoint import load_checkpoint
 
-        Raises
-        ------
-        InputError
-            If the name stands for a model that can't be used.
-        """
-        raise NotImplementedError
+        return load_checkpoint(spec, device, dtype)
 
 
 class Mixture(Source):
@@ -99,32 +85,19 @@ class Mixture(Source):
         return load_mixture(spec[4:], device, dtype)
 
 
-class Checkpoint(Source):
-    """A diffusers UNet2DModel in a folder, or the bundled one."""
-
-    form = "the folder of a diffusers checkpoint"
+class Given(Source):
+    """A network that a program gave as an object: its run is resumed by that program."""
 
     def takes(self, spec: str) -> bool:
-        """Return whether the name is a folder."""
-        return os.path.isdir(spec)
+        """Tell whether the name begins with `GIVEN`."""
+        return spec.startswith(GIVEN)
 
-    def peek(self, spec: str) -> tuple[int, tuple[int, ...]]:
-        """Read the network's configuration."""
-        folder = Path(spec)
-        if (folder / "unet").is_dir():
-            folder /= "unet"
-        whole = folder / "diffusion_pytorch_model.safetensors"
-        weights = [whole] if whole.is_file() else [*folder.glob("*-of-*.safetensors")]
-        config = json.loads((folder / "config.json").read_text())
-        edge, channels = config["sample_size"], int(config["in_channels"])
-        sides = [int(side) for side in (edge if isinstance(edge, list) else [edge, edge])]
-        return sum(file.stat().st_size for file in weights), (channels, *sides)
-
-    def load(self, spec: str, device: torch.device, dtype: torch.dtype) -> Denoiser:
-        """Load the network, see `load_checkpoint`."""
-        from pint_diffusion.models.checkpoint import load_checkpoint
-
-        return load_checkpoint(spec, device, dtype)
+    def check(self, spec: str) -> None:
+        """Refuse it."""
+        raise InputError(
+            f"the run was given a {spec.removeprefix(GIVEN)} or other things as objects by a "
+            "program: resume it from there, with Files(..., resume=True)"
+        )
 
 
 class Factory(Source):
@@ -153,29 +126,19 @@ class Factory(Source):
         return load_factory(spec, device, dtype)
 
 
-class Given(Source):
-    """A network that a program gave as an object: its run is resumed by that program."""
-
-    def takes(self, spec: str) -> bool:
-        """Tell whether the name begins with `GIVEN`."""
-        return spec.startswith(GIVEN)
-
-    def check(self, spec: str) -> None:
-        """Refuse it."""
-        raise InputError(
-            f"the run was given a {spec.removeprefix(GIVEN)} or other things as objects by a "
-            "program: resume it from there, with Files(..., resume=True)"
-        )
+SOURCES = [kind() for kind in registered(Source, globals())]
+"""Kinds of models; the first one that takes a name has it, so the last one is `Factory`."""
 
 
-SOURCES: list[Source] = [Checkpoint(), Mixture(), Given(), Factory()]
-"""Kinds of models; the first one that takes a name has it."""
+def forms() -> str:
+    """Return what names of models there are."""
+    *first, last = (source.form for source in SOURCES if source.form)
+    return f"{', '.join(first)}, or {last}"
 
 
 def advice() -> str:
-    """Say what names of models there are."""
-    *forms, last = (source.form for source in SOURCES if source.form)
-    return f"leave it out for the bundled network, or give {', '.join(forms)}, or {last}"
+    """Say what to give for a model."""
+    return f"leave it out for the bundled network, or give {forms()}"
 
 
 def find_source(spec: str | None) -> tuple[Source, str]:

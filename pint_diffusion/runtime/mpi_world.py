@@ -6,10 +6,16 @@ import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NoReturn, TypeVar
 
-from mpi4py import MPI
-
 from pint_diffusion.errors import InputError
-from pint_diffusion.runtime.world import OnSilence, World, flush
+from pint_diffusion.runtime.world import OnSilence, World, flush, read_launcher
+
+try:
+    from mpi4py import MPI
+except Exception as error:
+    raise InputError(
+        f"mpi4py found no MPI library ({error}): load your cluster's MPI, or "
+        "pip install 'pint-diffusion[mpich]', or use `transport` local in one process"
+    ) from None
 
 if TYPE_CHECKING:
     import torch
@@ -17,6 +23,7 @@ if TYPE_CHECKING:
     from pint_diffusion.runtime.events import EventLog
     from pint_diffusion.runtime.talk import Talk
     from pint_diffusion.runtime.transports.base import Transport
+    from pint_diffusion.runtime.transports.mpi import MpiTransport
 
 T = TypeVar("T")
 
@@ -35,6 +42,19 @@ class MpiWorld(World):
     """
 
     comm: MPI.Comm = field(kw_only=True)
+
+    @classmethod
+    def open(cls) -> MpiWorld:
+        """Find all ranks; the launcher must have started as many as MPI sees."""
+        launcher = read_launcher()
+        if launcher is not None and launcher.size != MPI.COMM_WORLD.size:
+            raise InputError(
+                f"{launcher.name} started {launcher.size} processes but MPI sees "
+                f"{MPI.COMM_WORLD.size}: mpi4py's MPI library and the launcher do not belong "
+                "together; run 'pint-diffusion check' and use the launcher of that library (with "
+                "Slurm: srun --mpi=pmi2 or --mpi=pmix)"
+            )
+        return cls.of(MPI.COMM_WORLD)
 
     @classmethod
     def of(cls, comm: MPI.Comm) -> MpiWorld:
@@ -91,12 +111,17 @@ class MpiWorld(World):
         on_silence: OnSilence | None = None,
     ) -> Transport:
         """Make a transport on a duplicate of the communicator, and its watchdog."""
-        from pint_diffusion.runtime.transports.mpi import MpiTransport
         from pint_diffusion.runtime.transports.watchdog import Watchdog
 
         hosts = self.gather(self.host)
         watchdog = None if patience is None else Watchdog(self.rank, hosts, patience, events)
-        return MpiTransport(self.comm, events, device, watchdog, on_silence)
+        return self.transport_kind()(self.comm, events, device, watchdog, on_silence)
+
+    def transport_kind(self) -> type[MpiTransport]:
+        """Return the class of its transports."""
+        from pint_diffusion.runtime.transports.mpi import MpiTransport
+
+        return MpiTransport
 
     def talk(self) -> Talk:
         """Make what the checks talk through, on duplicates of the communicator."""

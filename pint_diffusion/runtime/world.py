@@ -8,6 +8,7 @@ import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeAlias, TypeVar
 
 from pint_diffusion.errors import InputError, PintError
@@ -82,6 +83,17 @@ class World(ABC):
     size: int = 1
     local_rank: int = 0
     local_size: int = 1
+
+    @classmethod
+    @abstractmethod
+    def open(cls) -> World:
+        """Find the processes of this program.
+
+        Raises
+        ------
+        InputError
+            If a launcher has started other processes than are found.
+        """
 
     @property
     def host(self) -> str:
@@ -164,6 +176,17 @@ class World(ABC):
 class LocalWorld(World):
     """The world of one process: nothing is sent, and no MPI library is needed."""
 
+    @classmethod
+    def open(cls) -> World:
+        """Find this process; a launcher may not have started more."""
+        launcher = read_launcher()
+        if launcher is not None and launcher.size > 1:
+            raise InputError(
+                f"`transport` local means one process, but {launcher.name} started "
+                f"{launcher.size}: start one process, or use `transport` mpi"
+            )
+        return cls()
+
     @property
     def library(self) -> str:
         """There is none."""
@@ -211,14 +234,21 @@ def flush() -> None:
     sys.stdout.flush()
 
 
+WORLDS = {
+    "local": "world.LocalWorld",
+    "mpi": "mpi_world.MpiWorld",
+}
+"""Transport -> its `World`, below this folder; loaded when it is opened. A new one is a line."""
+
+
 def open_world(transport: str) -> World:
     """Find the processes of this program.
 
     Parameters
     ----------
-    transport : {"auto", "local", "mpi"}
-        ``auto`` is ``mpi`` if a launcher started this process and ``local`` otherwise; ``local``
-        needs no MPI library.
+    transport : str
+        A name in `WORLDS`, or ``auto``: ``mpi`` if a launcher started this process, else ``local``.
+        ``local`` needs no MPI library.
 
     Raises
     ------
@@ -226,31 +256,11 @@ def open_world(transport: str) -> World:
         If the number of MPI ranks differs from the launcher's own count, if ``local`` was asked
         for in a job of several processes, or if the MPI library can't be used.
     """
-    launcher = read_launcher()
     if transport == "auto":
-        transport = "mpi" if launcher is not None else "local"
-    if transport == "local":
-        if launcher is not None and launcher.size > 1:
-            raise InputError(
-                f"`transport` local means one process, but {launcher.name} started "
-                f"{launcher.size}: start one process, or use `transport` mpi"
-            )
-        return LocalWorld()
-    try:
-        from mpi4py import MPI
-    except Exception as error:
-        raise InputError(
-            f"mpi4py found no MPI library ({error}): load your cluster's MPI, or "
-            "pip install 'pint-diffusion[mpich]', or use `transport` local in one process"
-        ) from None
-    if launcher is not None and launcher.size != MPI.COMM_WORLD.size:
-        raise InputError(
-            f"{launcher.name} started {launcher.size} processes but MPI sees "
-            f"{MPI.COMM_WORLD.size}: mpi4py's MPI library and the launcher do not belong together; "
-            "run 'pint-diffusion check' and use the launcher of that library (with Slurm: "
-            "srun --mpi=pmi2 or --mpi=pmix)"
-        )
-    return world_of(MPI.COMM_WORLD)
+        transport = "local" if read_launcher() is None else "mpi"
+    module, name = WORLDS[transport].rsplit(".", 1)
+    world: type[World] = getattr(import_module(f"pint_diffusion.runtime.{module}"), name)
+    return world.open()
 
 
 def world_of(comm: Communicator) -> World:

@@ -6,6 +6,7 @@ from typing import Any, Literal, TypeAlias
 
 from pydantic import Field
 
+from pint_diffusion.models.sources import forms
 from pint_diffusion.options import FREE
 from pint_diffusion.settings.reading import CommandSettings
 
@@ -42,8 +43,7 @@ class OfNetwork(CommandSettings):
     model: str | None = Field(
         None,
         json_schema_extra=NETWORK,
-        description="network: a folder with a diffusers UNet2DModel, gmm:FILE.npz, "
-        "module:factory or path/to/file.py:factory; the bundled network if not given",
+        description=f"network: {forms()}; the bundled network if not given",
     )
     labels: tuple[int, ...] | None = Field(
         None,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeAlias
 
 from pydantic import BeforeValidator, Field, PositiveInt
 
@@ -12,6 +12,7 @@ from pint_diffusion.errors import InputError
 from pint_diffusion.methods import METHODS, AnyMethod, Parareal
 from pint_diffusion.options import FREE
 from pint_diffusion.runtime.device import Attention
+from pint_diffusion.runtime.world import WORLDS
 from pint_diffusion.settings.common import (
     FILES,
     GRID,
@@ -25,6 +26,13 @@ from pint_diffusion.settings.common import (
 from pint_diffusion.settings.reading import FromFile
 from pint_diffusion.solvers import DDIM, SOLVERS, AnySolver
 from pint_diffusion.solvers.langevin import Corrector
+
+TRANSPORTS = "auto", *WORLDS
+
+if TYPE_CHECKING:
+    TransportName: TypeAlias = str
+else:
+    TransportName = Literal[TRANSPORTS]
 
 
 def no_boolean(value: Any) -> Any:
@@ -86,7 +94,7 @@ class SamplingSettings(OfNetwork, OfSpacing, FromFile):
         json_schema_extra=RUN,
         description="the only kernel for attention that torch may take on a GPU; auto: any",
     )
-    transport: Literal["auto", "local", "mpi"] = Field(
+    transport: TransportName = Field(
         "auto",
         json_schema_extra=RUN | FREE,
         description="how values move; mpi if a launcher started this process, else local",

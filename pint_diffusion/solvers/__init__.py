@@ -1,4 +1,4 @@
-"""Solvers and the propagators built of them. A new solver is one file and one line here."""
+"""Solvers and the propagators built of them. A new solver is one file and its import here."""
 
 from __future__ import annotations
 
@@ -25,15 +25,7 @@ from pint_diffusion.solvers.propagator import Propagator, knowing
 from pint_diffusion.solvers.solver import Evaluate, Multistep, Past, Solver, Stride
 from pint_diffusion.solvers.unipc import UniPC, UniPC3
 
-SOLVERS = Registry(
-    Solver,
-    *(DDIM, LambdaDDIM, DDPM),
-    *(Euler, EulerAncestral, Heun, DPM2),
-    *(DPMpp1, DPMpp2S, SDEDPMpp1, DPMpp2M, DPMpp3M, DPMpp3MFull),
-    *(FlowEuler, FlowHeun),
-    *(OUODE, OUSDE),
-    *(UniPC, UniPC3, DEIS, DEIS3, PNDM),
-)
+SOLVERS = Registry(Solver, globals())
 """Solvers by the name they have on the command line."""
 
 AnySolver = Annotated[Solver, BeforeValidator(SOLVERS.make)]

@@ -12,14 +12,14 @@ import torch
 
 import pint_diffusion
 from pint_diffusion.build.plan import Plan
-from pint_diffusion.options import Options
+from pint_diffusion.options import FREE, Options
 from pint_diffusion.result import Run
 from pint_diffusion.runtime.device import precision
 from pint_diffusion.runtime.world import World
 from pint_diffusion.solvers.linear import try_walk
 from pint_diffusion.store.master import Master
 
-ELSEWHERE = ("slices", "bounds", "slicing", "placement", "tolerance", "max_iterations")
+ELSEWHERE = ("slices", "bounds", "slicing", "tolerance")
 """Options of methods that the files and the summary tell in another place."""
 
 
@@ -79,8 +79,9 @@ def describe_run(plan: Plan, world: World, folder: Path, config: str) -> Master:
 
 
 def options_text(of: Options) -> str:
-    """Names and values of the options of a method or a solver that have a value."""
-    values = {name: getattr(of, name) for name in of.stated() if name not in ELSEWHERE}
+    """Return names and values of the options that decide what a method or a solver computes."""
+    free = {n for n, field in type(of).model_fields.items() if field.json_schema_extra == FREE}
+    values = {name: getattr(of, name) for name in of.stated() if name not in {*ELSEWHERE, *free}}
     return " ".join(f"{name} {value}" for name, value in values.items() if value not in (None, ()))
 
 

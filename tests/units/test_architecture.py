@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 import pint_diffusion
+from pint_diffusion.methods import METHODS
+from pint_diffusion.solvers import SOLVERS
 
 PACKAGE = Path(pint_diffusion.__file__).parent
 MODULES = {
@@ -102,3 +104,40 @@ def test_importing_the_package_loads_no_library():
     command = [sys.executable, "-c", probe]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
     assert ended.stdout.strip() == ""
+
+
+def compared_names(text: str) -> list[str]:
+    """Comparisons in a program with the name of a method or a solver."""
+    return [
+        ast.unparse(node)
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, ast.Compare)
+        and any(
+            isinstance(part, ast.Constant) and part.value in (METHODS.keys() | SOLVERS.keys())
+            for side in (node.left, *node.comparators)
+            for part in ast.walk(side)
+        )
+    ]
+
+
+def test_no_module_asks_which_method_or_solver_it_has():
+    """What a method or a solver is like is one of its attributes, so a new one needs no change."""
+    outside = {
+        module: compared_names(path.read_text(encoding="utf-8"))
+        for module, path in MODULES.items()
+        if not module.startswith(("pint_diffusion.methods", "pint_diffusion.solvers"))
+    }
+    assert {module: found for module, found in outside.items() if found} == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ('if method.name == "window": pass', 1),
+        ('if name in ("parareal", "other"): pass', 1),
+        ('x = [one for one in all if "heun" != one.name]', 1),
+        ('x = {"window": 1}; y = name == "no method"', 0),
+    ],
+)
+def test_a_question_which_method_it_is_is_found(text, found):
+    assert len(compared_names(text)) == found

@@ -414,9 +414,9 @@ def test_a_walk_needs_a_step():
 
 
 @pytest.mark.parametrize(
-    ("steps", "ranks", "slices"), [(16, 1, 4), (17, 1, 4), (1, 1, 1), (100, 8, 8)]
+    ("steps", "ranks", "slices"), [(16, 1, 4), (17, 1, 4), (1, 1, 1), (100, 8, 10)]
 )
-def test_slices_default_to_the_ranks_or_the_root_of_the_steps(steps, ranks, slices):
+def test_blocks_default_to_the_root_of_the_steps(steps, ranks, slices):
     assert PIADM().default_slices(steps, ranks) == slices
 
 
@@ -586,8 +586,8 @@ def test_the_grid_of_a_run_is_what_its_settings_say():
 
 
 def test_blocks_of_a_method_in_rounds_are_the_same_on_any_ranks():
-    for division in ({}, {"slices": 3}):
-        settings = settings_of(method="piadm", steps=16, **division)
+    for wanted in ({}, {"slices": 3}):
+        settings = settings_of(method="piadm", steps=16, **wanted)
         assert grid_of(settings, DDPM, 8) == grid_of(settings, DDPM, 1)
     with pytest.raises(InputError, match="3 slices for 8 ranks"):
         grid_of(settings_of(steps=16, slices=3), DDPM, 8)

@@ -131,15 +131,16 @@ def row_of(
     devices: Sequence[int],
 ) -> Row:
     """Add what is counted and not run: barriers, and the time on other device counts."""
+    tuned = entry.tuned != "nothing"
     if found is None:
-        return Row(entry.name, rule, None, {})
+        return Row(entry.name, rule, None, {}, tuned)
     problem = plan.problem
     counts = sorted({*CURVE, *devices})
     if not entry.pipelined:
         steps, coarse = try_walk(problem.fine, "fine"), try_walk(problem.coarse, "coarse")
         deep = barrier_depth(steps, coarse, found.rounds)
-        return Row(entry.name, rule, dataclasses.replace(found, deep=deep, wall=0.0), {})
+        return Row(entry.name, rule, dataclasses.replace(found, deep=deep, wall=0.0), {}, tuned)
     taken = problem, found.rounds, found.in_a_row, costs
     times = {p: plan.method.seconds_on(p, *taken) for p in counts}
     known = {p: seconds for p, seconds in times.items() if seconds is not None}
-    return Row(entry.name, rule, found, known)
+    return Row(entry.name, rule, found, known, tuned)

@@ -7,8 +7,18 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from pint_diffusion.errors import InputError
-from pint_diffusion.methods import PIADM, Chords, ParaDiGMS, Parareal, ParaTAA, Sequential, Window
+from pint_diffusion.methods import (
+    METHODS,
+    PIADM,
+    Chords,
+    ParaDiGMS,
+    Parareal,
+    ParaTAA,
+    Sequential,
+    Window,
+)
 from pint_diffusion.methods.method import Method
+from pint_diffusion.methods.rounds.method import MethodWithWindow
 
 Tuned = Literal["tolerance", "iterations", "nothing"]
 """How an entry is brought to a given error: by its tolerance, by stopping at an iteration."""
@@ -49,6 +59,15 @@ def windows(name: str, method: Callable[..., Method]) -> Family:
     return family
 
 
+def plain(name: str, method: type[Method]) -> Family:
+    """Return a family of one entry: the method with its own options."""
+
+    def family(devices: Sequence[int], steps: int, division: Mapping[str, Any]) -> list[Entry]:
+        return [Entry(name, method(**{o: division[o] for o in division if o in method.stated()}))]
+
+    return family
+
+
 FAMILIES: dict[str, Family] = {
     "sequential": lambda devices, steps, division: [
         Entry("sequential", Sequential(**division), "nothing")
@@ -69,7 +88,13 @@ FAMILIES: dict[str, Family] = {
         for cores in sorted({max(1, min(size, steps // 2)) for size in devices})
     ],
 }
-"""Entries by the name of their family."""
+"""Entries by the name of their family; a method that is in none has one of its own."""
+
+FAMILIES |= {
+    name: windows(name, method) if issubclass(method, MethodWithWindow) else plain(name, method)
+    for name, method in METHODS.items()
+    if name not in FAMILIES and method is not Parareal
+}
 
 
 def entries(

@@ -26,12 +26,15 @@ class Row:
         None if the error was not reached.
     on_devices : dict of int to float
         Seconds on so many devices, by the measured cost of batches.
+    tuned : bool
+        False for the sequential sampler, which has no error.
     """
 
     name: str
     rule: str
     measured: Measured | None
     on_devices: Mapping[int, float]
+    tuned: bool
 
 
 HEAD = ("method", "rule", "rounds", "deep", "evaluations", "held", "MB sent", "rel. L2",
@@ -97,9 +100,10 @@ def draw(rows: Sequence[Row], steps: int, target: float, path: Path) -> None:
 
     families: dict[str, list[tuple[str, Measured, Mapping[int, float]]]] = {}
     for row in rows:
-        if row.measured and (row.rule == "equal error" or row.name == "sequential"):
+        if row.measured and (row.rule == "equal error" or not row.tuned):
             name, _, rest = row.name.partition(", ")
             families.setdefault(name, []).append((rest, row.measured, row.on_devices))
+    dashed = {row.name for row in rows if not row.tuned}
     figure = Figure(figsize=(12, 5), dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
     left, right = figure.subplots(1, 2)
@@ -116,7 +120,7 @@ def draw(rows: Sequence[Row], steps: int, target: float, path: Path) -> None:
         best = [
             min(times[devices] for *_, times in entries if devices in times) for devices in counts
         ]
-        right.plot(counts, best, linestyle="--" if name == "sequential" else "-", **style)
+        right.plot(counts, best, linestyle="--" if name in dashed else "-", **style)
     for axes, x, y in (
         (left, "evaluations in all", "evaluations one after another"),
         (right, "devices", "seconds, by the measured cost of calls"),

@@ -32,7 +32,7 @@ class MethodInRounds(Method):
         raise NotImplementedError(f"{type(self).__name__} has no sweep")
 
     def prepare(self, problem: Problem) -> Start:
-        """Make the sweep."""
+        """Return what starts the rounds of a rank."""
         return rounds(self.sweep(problem), problem)
 
     def enough_iterations(self, grid: TimeGrid) -> int:

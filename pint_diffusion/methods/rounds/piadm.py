@@ -115,6 +115,7 @@ class PIADM(Sliced, MethodInRounds):
 
     name: ClassVar[str] = "piadm"
     unit: ClassVar[str] = "of half the data range"
+    ranks_own_slices: ClassVar[bool] = False
 
     schedule: Schedule = Field(
         "blocks",
