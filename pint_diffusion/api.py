@@ -18,7 +18,7 @@ from torch import Tensor
 from pint_diffusion.build.agreement import refuse_differences, tell_doubt
 from pint_diffusion.build.coarse import Coarse
 from pint_diffusion.build.from_objects import sampling_of_objects
-from pint_diffusion.build.plan import Batching, Plan, make_plan
+from pint_diffusion.build.plan import Batching, Plan, make_plan, tell_doubt
 from pint_diffusion.errors import PintError, RunFailed, reason
 from pint_diffusion.grid import Spacing, TimeGrid
 from pint_diffusion.methods import Method
@@ -238,5 +238,5 @@ def _plan(
 
     plan = world.agree(make)
     refuse_differences(plan, world)
-    tell_doubt(plan, world)
+    tell_doubt(plan, world.rank)
     return plan, world

@@ -30,8 +30,6 @@ from pint_diffusion.runtime.requests import Ask, Clock, Layout
 from pint_diffusion.runtime.scheduler import Runtime
 from pint_diffusion.runtime.world import LocalWorld, World
 
-LOG = logging.getLogger(__name__)
-
 PATIENCE = 10.0
 """Seconds of silence after which another rank is taken for lost, or twice its longest call."""
 

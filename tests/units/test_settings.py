@@ -278,7 +278,7 @@ def test_the_command_prints_what_the_library_logs_and_takes_its_handler_away(
     assert "pint-diffusion: warning: 4 iterations of parareal" in capfd.readouterr().err
     (record,) = caplog.records
     assert (record.rank, record.levelname) == (0, "WARNING")
-    assert record.name == "pint_diffusion.run"
+    assert record.name == "pint_diffusion.build.plan"
     assert (logger.handlers, logger.level, logger.propagate) == before
 
 
