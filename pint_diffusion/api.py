@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pint_diffusion.build.agreement import refuse_differences, tell_doubt
+from pint_diffusion.build.agreement import refuse_differences
 from pint_diffusion.build.coarse import Coarse
 from pint_diffusion.build.from_objects import sampling_of_objects
 from pint_diffusion.build.plan import Batching, Plan, make_plan, tell_doubt

@@ -6,7 +6,7 @@ import contextlib
 import logging
 import threading
 
-from pint_diffusion.build.agreement import refuse_differences, tell_doubt
+from pint_diffusion.build.agreement import refuse_differences
 from pint_diffusion.build.from_settings import plan_of
 from pint_diffusion.build.plan import tell_doubt
 from pint_diffusion.commands.check.quick import refuse_or_warn

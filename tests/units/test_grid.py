@@ -414,9 +414,9 @@ def test_a_walk_needs_a_step():
 
 
 @pytest.mark.parametrize(
-    ("steps", "ranks", "slices"), [(16, 1, 4), (17, 1, 4), (1, 1, 1), (100, 8, 8)]
+    ("steps", "ranks", "slices"), [(16, 1, 4), (17, 1, 4), (1, 1, 1), (100, 8, 10)]
 )
-def test_slices_default_to_the_ranks_or_the_root_of_the_steps(steps, ranks, slices):
+def test_blocks_default_to_the_root_of_the_steps(steps, ranks, slices):
     assert PIADM().default_slices(steps, ranks) == slices
 
 
