@@ -15,17 +15,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pint_diffusion.build.agreement import refuse_differences, tell_doubt
+from pint_diffusion.build.agreement import refuse_differences
 from pint_diffusion.build.coarse import Coarse
 from pint_diffusion.build.from_objects import sampling_of_objects
-from pint_diffusion.build.plan import Batching, Plan, make_plan
+from pint_diffusion.build.plan import Batching, Plan, make_plan, tell_doubt
 from pint_diffusion.errors import PintError, RunFailed, reason
 from pint_diffusion.grid import Spacing, TimeGrid
 from pint_diffusion.methods import Method
 from pint_diffusion.models.denoiser import Denoiser
 from pint_diffusion.output import Answers, Output, Watch
 from pint_diffusion.result import Run
-from pint_diffusion.run import PATIENCE, Steps, begin, solve
+from pint_diffusion.run import SILENCE, Turns, begin, solve
 from pint_diffusion.runtime.world import Communicator, World, world_of
 from pint_diffusion.solvers import Solver
 from pint_diffusion.solvers.langevin import Corrector
@@ -51,7 +51,7 @@ def sample(
     outputs: Iterable[Output | Watch] = (),
     gather: bool = False,
     verify: bool = False,
-    watchdog: float | None = PATIENCE,
+    watchdog: float | None = SILENCE,
 ) -> Run:
     """Draw samples, parallel in time.
 
@@ -151,7 +151,7 @@ def iterate(
     comm: Communicator = "auto",
     outputs: Iterable[Output | Watch] = (),
     gather: bool = False,
-    watchdog: float | None = PATIENCE,
+    watchdog: float | None = SILENCE,
 ) -> Generator[tuple[int, Tensor], None, Run]:
     """Draw samples, and look at the answer of every iteration as soon as it is there.
 
@@ -193,12 +193,12 @@ def iterate(
     return _turns(begin(plan, world, outputs, False, watchdog, everywhere=gather), world)
 
 
-def _turns(steps: Steps, world: World) -> Generator[tuple[int, Tensor], None, Run]:
+def _turns(turns: Turns, world: World) -> Generator[tuple[int, Tensor], None, Run]:
     """Yield the answers of a run under way; if nobody wants more, see to it that it ends well."""
     stop = False
     while True:
         try:
-            k, answer = steps.send(stop or None)
+            k, answer = turns.send(stop or None)
         except StopIteration as end:
             run: Run = end.value
             return run
@@ -238,5 +238,5 @@ def _plan(
 
     plan = world.agree(make)
     refuse_differences(plan, world)
-    tell_doubt(plan, world)
+    tell_doubt(plan, world.rank)
     return plan, world

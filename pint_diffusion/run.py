@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import logging
 import traceback
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from typing import TypeAlias
@@ -30,12 +29,10 @@ from pint_diffusion.runtime.requests import Ask, Clock, Layout
 from pint_diffusion.runtime.scheduler import Runtime
 from pint_diffusion.runtime.world import LocalWorld, World
 
-LOG = logging.getLogger(__name__)
-
-PATIENCE = 10.0
+SILENCE = 10.0
 """Seconds of silence after which another rank is taken for lost, or twice its longest call."""
 
-Steps: TypeAlias = Generator[tuple[int, Tensor], "bool | None", "Run"]
+Turns: TypeAlias = Generator[tuple[int, Tensor], "bool | None", "Run"]
 """A run under way: yields answers as `Runtime.run` does, and returns the result."""
 
 
@@ -44,7 +41,7 @@ def solve(
     world: World,
     outputs: Iterable[Output | Watch] = (),
     verify: bool = False,
-    patience: float | None = PATIENCE,
+    patience: float | None = SILENCE,
 ) -> Run:
     """Run a plan together with the other ranks, to its end.
 
@@ -73,10 +70,10 @@ def solve(
     TransportError
         If the ranks can no longer agree on how to end, or if one of them has fallen silent.
     """
-    steps = begin(plan, world, outputs, verify, patience)
+    turns = begin(plan, world, outputs, verify, patience)
     while True:
         try:
-            next(steps)
+            next(turns)
         except StopIteration as stop:
             run: Run = stop.value
             return run
@@ -87,9 +84,9 @@ def begin(
     world: World,
     outputs: Iterable[Output | Watch] = (),
     verify: bool = False,
-    patience: float | None = PATIENCE,
+    patience: float | None = SILENCE,
     everywhere: bool = False,
-) -> Steps:
+) -> Turns:
     """Run a plan as `solve` does, answer by answer: rank 0 gets each as soon as it is there.
 
     Parameters
@@ -128,7 +125,7 @@ def _iterate(
     verify: bool,
     patience: float | None,
     everywhere: bool,
-) -> Steps:
+) -> Turns:
     """Run the method and count what it took; fail alike on every rank."""
     answer: Tensor | None = None
     found: tuple[Outcome, Clock, float] | None = None

@@ -1,23 +1,13 @@
-"""What the ranks of a run must have alike, and what is said before it begins."""
+"""What the ranks of a run must have alike."""
 
 from __future__ import annotations
 
 import hashlib
-import logging
 
 from pint_diffusion.build.plan import Plan
 from pint_diffusion.errors import InputError
 from pint_diffusion.runtime.device import precision
 from pint_diffusion.runtime.world import World
-
-LOG = logging.getLogger(__name__)
-
-
-def tell_doubt(plan: Plan, world: World) -> None:
-    """Log on rank 0 why the run can't be expected to be faster than the sequential sampler."""
-    doubt = plan.method.doubt(plan.problem)
-    if doubt is not None and world.rank == 0:
-        LOG.warning(doubt, extra={"rank": 0})
 
 
 def refuse_differences(plan: Plan, world: World, more: str = "") -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Literal
@@ -24,6 +25,8 @@ from pint_diffusion.runtime.evaluator import Evaluator
 from pint_diffusion.solvers import DDIM, Propagator, Solver
 from pint_diffusion.solvers.langevin import Corrector
 from pint_diffusion.solvers.linear import try_walk
+
+LOG = logging.getLogger(__name__)
 
 NOISE_BYTES = 2**28
 """Noise of fine steps that a rank keeps for the next iteration, rather than drawing it again."""
@@ -167,6 +170,13 @@ def make_plan(asked: Sampling, ranks: int) -> Plan:
         problem = replace(problem, guess=trajectory(problem, method.begins_on))
     limit = {"auto": None, "off": 1}.get(str(asked.batching), asked.batching)
     return Plan(problem, evaluators, method, limit, asked)  # type: ignore[arg-type]
+
+
+def tell_doubt(plan: Plan, rank: int) -> None:
+    """Log on rank 0 why the run can't be expected to be faster than the sequential sampler."""
+    doubt = plan.method.doubt(plan.problem)
+    if doubt is not None and rank == 0:
+        LOG.warning(doubt, extra={"rank": 0})
 
 
 def fine_propagator(

@@ -6,8 +6,9 @@ import contextlib
 import logging
 import threading
 
-from pint_diffusion.build.agreement import refuse_differences, tell_doubt
+from pint_diffusion.build.agreement import refuse_differences
 from pint_diffusion.build.from_settings import plan_of
+from pint_diffusion.build.plan import tell_doubt
 from pint_diffusion.commands.check.quick import refuse_or_warn
 from pint_diffusion.commands.silence import EndJob
 from pint_diffusion.errors import InputError, Interrupted, PintError, StoreError
@@ -74,7 +75,7 @@ def run_job(
     plan = world.agree(lambda: plan_of(settings, world, denoiser))
     refuse_differences(plan, world, settings.to_yaml())
     world.agree(lambda: refuse_own_start(settings))
-    tell_doubt(plan, world)
+    tell_doubt(plan, world.rank)
     if settings.warmup:
         with contextlib.suppress(PintError):  # the run itself will say where it went wrong
             warm_up(plan)

@@ -20,9 +20,6 @@ from pint_diffusion.runtime.scheduler import Runtime
 Start = Callable[[Runtime], None]
 """Function that starts the coroutines of a rank on its runtime."""
 
-EXPECTED_ITERATIONS = 4
-"""Iterations that Parareal is expected to need, for the choice of slices."""
-
 
 class Method(Options):
     """A sampling method with its options; a subclass is a method.
@@ -200,14 +197,3 @@ class Sliced(Method):
     def held_states(self, steps: int, slices: int, ranks: int, history: int) -> int:
         """Return the number of u, f and g of a rank's slices, and one state under way."""
         return 3 * ceil(slices / ranks) + 1
-
-
-def bound(steps: int, slices: int, k: int) -> float:
-    """Return T(k) = k B + M - k: evaluations in a row of pipelined Parareal (SRDS, Prop. 2)."""
-    return k * steps / slices + slices - k
-
-
-def best_slices(steps: int, ranks: int, k: int = EXPECTED_ITERATIONS) -> int:
-    """Return the multiple of the ranks, at most N, with the least T(k): about sqrt(k N)."""
-    most = max(steps // ranks, 1)
-    return ranks * min(range(1, most + 1), key=lambda m: bound(steps, m * ranks, k))

@@ -30,7 +30,7 @@ from pydantic import Field
 from torch import Tensor
 
 from pint_diffusion.errors import InputError
-from pint_diffusion.methods.method import EXPECTED_ITERATIONS, Sliced, Start, best_slices
+from pint_diffusion.methods.method import Sliced, Start
 from pint_diffusion.methods.problem import Problem
 from pint_diffusion.methods.times import parareal_on
 from pint_diffusion.options import FREE
@@ -39,6 +39,9 @@ from pint_diffusion.runtime.scheduler import Runtime
 from pint_diffusion.solvers import knowing
 from pint_diffusion.solvers.langevin import Corrected
 from pint_diffusion.solvers.linear import try_walk
+
+EXPECTED_ITERATIONS = 4
+"""Iterations that Parareal is expected to need, for the choice of slices."""
 
 
 class Parareal(Sliced):
@@ -97,6 +100,17 @@ class Parareal(Sliced):
             return None
         fine, coarse = try_walk(problem.fine, "fine"), try_walk(problem.coarse, "coarse")
         return parareal_on(fine, coarse, problem.evaluates_alike, iterations, devices, costs)
+
+
+def bound(steps: int, slices: int, k: int) -> float:
+    """Return T(k) = k B + M - k: evaluations in a row of pipelined Parareal (SRDS, Prop. 2)."""
+    return k * steps / slices + slices - k
+
+
+def best_slices(steps: int, ranks: int, k: int = EXPECTED_ITERATIONS) -> int:
+    """Return the multiple of the ranks, at most N, with the least T(k): about sqrt(k N)."""
+    most = max(steps // ranks, 1)
+    return ranks * min(range(1, most + 1), key=lambda m: bound(steps, m * ranks, k))
 
 
 class Wavefront:

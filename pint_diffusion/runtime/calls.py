@@ -66,7 +66,7 @@ class Calls:
         self._pending: list[Pending] = []
         self._open: tuple[Evaluator, list[Pending], float] | None = None
         self._busy_until = 0.0
-        self._calls = 0
+        self._depth = 0
 
     @property
     def tasks(self) -> list[Task]:
@@ -104,7 +104,7 @@ class Calls:
 
     def call(self, batch: list[Pending]) -> list[tuple[Task, Any]]:
         """Make one network call; return the coroutines that have all they asked for, with it."""
-        self.settle()
+        self.check_last()
         if self._pending[: len(batch)] == batch:
             del self._pending[: len(batch)]
         else:
@@ -115,8 +115,8 @@ class Calls:
         predictions = evaluator([pending.request for pending in batch])
         self._open = evaluator, batch, start
         if not evaluator.late:
-            self.settle()
-        self._calls = 1 + max(self._calls, *(pending.task.clock.calls for pending in batch))
+            self.check_last()
+        self._depth = 1 + max(self._depth, *(pending.task.clock.calls for pending in batch))
         ready: list[tuple[Task, Any]] = []
         for pending, prediction in zip(batch, predictions, strict=True):
             answer: Any = prediction
@@ -126,12 +126,12 @@ class Calls:
                     continue
                 answer = pending.answers
             task = pending.task
-            task.clock = Clock(task.clock.deep + 1, self._calls)
+            task.clock = Clock(task.clock.deep + 1, self._depth)
             ready.append((task, answer))
         return ready
 
-    def settle(self) -> None:
-        """Look at what the last network call returned; nothing of it leaves this rank before."""
+    def check_last(self) -> None:
+        """Check and log the last network call; nothing that it returned leaves this rank before."""
         if self._open is None:
             return
         (evaluator, batch, start), self._open = self._open, None

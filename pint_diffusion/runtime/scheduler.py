@@ -112,7 +112,7 @@ class Runtime:
 
     def keep(self, n: int, k: int, value: Tensor) -> None:
         """Record column ``n`` of iteration ``k`` on this rank; in the order of iterations."""
-        self._calls.settle()
+        self._calls.check_last()
         self.outputs.state(n, k, value)
         self._records.add(n, k)
         if self._last is not None:
@@ -286,7 +286,7 @@ class Runtime:
 
     def _put(self, cells: Cells, key: Key, data: Tensor | None) -> None:
         assert self._current is not None
-        self._calls.settle()
+        self._calls.check_last()
         if cells.made_on(key.n) != self.rank:
             raise RuntimeError(f"{key} is made on rank {cells.made_on(key.n)}, not {self.rank}")
         clock = self._current.clock

@@ -155,7 +155,7 @@ CASES = {
     ),
     "a rho that overflows": (lambda f: ["--spacing", "karras", "--rho", 0.001], "--rho"),
     "history of a solver without": (
-        lambda f: ["--no-carry"], "--carry is an option of the solvers dpmpp_2m, "
+        lambda f: ["--no-carry"], "--carry is an option of the solvers deis, "
     ),
     "coarse steps of a method without": (
         lambda f: ["--method", "window", "--coarse-steps", 2], "--coarse-steps is an option of"

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from pint_diffusion.build.coarse import Coarse
 from pint_diffusion.errors import InputError
 from pint_diffusion.methods import METHODS, Chords, Parareal, Window
-from pint_diffusion.methods.method import best_slices, bound
+from pint_diffusion.methods.parareal import best_slices, bound
 from pint_diffusion.solvers import DDIM, SOLVERS, Heun
 from pint_diffusion.solvers.langevin import Corrector
 

@@ -12,7 +12,7 @@ import yaml
 
 from pint_diffusion.commands.cli import main
 from pint_diffusion.errors import InputError
-from pint_diffusion.methods import METHODS, PIADM, Chords, Method, Parareal, Window
+from pint_diffusion.methods import METHODS, Chords, Method, Parareal, Window
 from pint_diffusion.options import plain
 from pint_diffusion.settings import flags
 from pint_diffusion.settings.check import Check
@@ -278,7 +278,7 @@ def test_the_command_prints_what_the_library_logs_and_takes_its_handler_away(
     assert "pint-diffusion: warning: 4 iterations of parareal" in capfd.readouterr().err
     (record,) = caplog.records
     assert (record.rank, record.levelname) == (0, "WARNING")
-    assert record.name == "pint_diffusion.build.agreement"
+    assert record.name == "pint_diffusion.build.plan"
     assert (logger.handlers, logger.level, logger.propagate) == before
 
 
@@ -296,7 +296,6 @@ def test_slices_by_default_are_the_multiple_of_the_ranks_with_the_shortest_chain
     assert slices % ranks == 0
     multiples = [m for m in range(ranks, steps + 1, ranks)] or [ranks]
     assert slices == min(multiples, key=lambda m: 4 * steps / m + m - 4)
-    assert PIADM().default_slices(steps, ranks) == int(steps**0.5)
 
 
 def test_every_registered_class_has_its_own_name():
