@@ -161,7 +161,7 @@ CASES = {
         lambda f: ["--method", "window", "--coarse-steps", 2], "--coarse-steps is an option of"
     ),
     "an option of two other methods": (
-        lambda f: ["--method", "chords", "--slices", 4], "parareal, sequential and piadm"
+        lambda f: ["--method", "chords", "--slices", 4], "parareal, piadm and sequential"
     ),
     "a class that is not there": (
         lambda f: [(f / "mine.py").write_text("")] and ["--solver", f"{f}/mine.py:Mine"], "mine.py"
