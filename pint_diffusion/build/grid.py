@@ -5,6 +5,7 @@ from __future__ import annotations
 from pint_diffusion.errors import InputError
 from pint_diffusion.grid import SLICINGS, Schedule, Spacing, TimeGrid
 from pint_diffusion.grid.level import Level
+from pint_diffusion.grid.slicing import check_bounds
 from pint_diffusion.methods.method import Method, Sliced
 
 DEFAULT_STEPS = 64
@@ -69,7 +70,7 @@ def slice_bounds(
     if not isinstance(method, Sliced):
         return given or (0, steps)
     if method.bounds is not None:
-        bounds = method.bounds
+        check_bounds(bounds := method.bounds, steps)
     elif given is not None and method.slices is None and method.slicing == "even":
         bounds = given
     else:
