@@ -101,8 +101,8 @@ class Hosts:
             own = ["unshare", "--net", "--uts", "--ipc", "--mount", "--propagation", "private"]
             (folder / name).write_text(str(self._daemon(name, [*own, *act]).pid))
         pids = [str(self._processes[name].pid) for name in self.names]
-        switch = [*self._before, sys.executable, __file__, str(self._delay), str(self._rate), *pids]
-        self._daemon("switch", switch)
+        here = ["env", f"PYTHONPATH={Path(__file__).parents[1]}", sys.executable, "-m", __name__]
+        self._daemon("switch", [*self._before, *here, str(self._delay), str(self._rate), *pids])
         for name, address in addresses.items():
             self.on(name, "ip", "link", "set", "eth0", "mtu", str(MTU), "up")
             self.on(name, "ip", "addr", "add", f"{address}/24", "dev", "eth0")
