@@ -18,8 +18,8 @@ from pint_diffusion.commands.cli import main
 from pint_diffusion.methods import METHODS
 from pint_diffusion.report.inspection import inspect_run
 
-GIVEN = {"steps": 12, "samples": 3, "batching": "off"}
-FEW = {"parareal": pd.Parareal(slices=4, tolerance=0), "chords": pd.Chords(4, tolerance=0)}
+GIVEN = {"steps": 16, "samples": 3, "batching": "off"}
+FEW = {"parareal": pd.Parareal(slices=8, tolerance=0), "chords": pd.Chords(8, tolerance=0)}
 METHOD = [FEW.get(name, kind(tolerance=0)) for name, kind in METHODS.items()]
 
 
@@ -146,7 +146,7 @@ def test_beside_a_thread_of_the_program_whose_process_is_left_as_it_was(world, m
     for number in range(2):
         outputs = [pd.Files(out / str(number)), lambda k, answer, change: None]
         pd.sample(mixture, pd.Window(5), comm=comm_of(world), outputs=outputs, **GIVEN)
-        for k, _ in pd.iterate(mixture, pd.Chords(4), comm=comm_of(world), **GIVEN):
+        for k, _ in pd.iterate(mixture, pd.Chords(8), comm=comm_of(world), **GIVEN):
             if k == 2:
                 break
     assert state_of_the_process() == before
@@ -260,18 +260,18 @@ class Listener(pd.Output):
 
 def test_an_output_of_ones_own(world, mixture):
     listener = Listener()
-    method = pd.Parareal(slices=4, tolerance=0)
+    method = pd.Parareal(slices=8, tolerance=0)
     pd.sample(mixture, method, outputs=[listener], comm=comm_of(world), **GIVEN)
     told = listener.told
     assert told[0] == ("open", "parareal", world.size)
     assert told[-1] == ("close", "finished")
-    mine = {n for n in range(5) if n % world.size == world.rank or (n == 4 and world.rank == 0)}
-    mine -= {4} if world.rank else set()
+    mine = {n for n in range(9) if n % world.size == world.rank or (n == 8 and world.rank == 0)}
+    mine -= {8} if world.rank else set()
     assert {(n, k) for kind, n, *k in told[1:-1] if kind == "state" for k in k} == {
         (n, k) for n in mine for k in range(n + 1)
     }
     if world.rank == 0:
-        assert [k for kind, k, *_ in told if kind == "answer"] == list(range(5))
+        assert [k for kind, k, *_ in told if kind == "answer"] == list(range(9))
         assert ("boundary", 3, 3) in told
 
 
@@ -294,7 +294,7 @@ def test_an_output_of_ones_own(world, mixture):
         ({"outputs": [3]}, "`outputs` has 3"),
         ({"network": "ddim"}, "`network` is a str"),
         ({"coarse": "ddim"}, "`coarse` is a str"),
-        ({"method": pd.Parareal(slices=13)}, "every slice needs at least one step"),
+        ({"method": pd.Parareal(slices=17)}, "every slice needs at least one step"),
     ],
     ids=lambda case: case if isinstance(case, str) else "",
 )
