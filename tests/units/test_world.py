@@ -14,7 +14,7 @@ from pint_diffusion.runtime.events import EventLog
 from pint_diffusion.runtime.transports.watchdog import Watchdog
 from pint_diffusion.runtime.world import LocalWorld, open_world, read_launcher, world_of
 
-RUN = {"steps": 12, "slices": 4, "samples": 2, "tolerance": 0, "batching": "off"}
+RUN = {"steps": 12, "slices": 8, "samples": 2, "tolerance": 0, "batching": "off"}
 CPU = torch.device("cpu")
 
 
