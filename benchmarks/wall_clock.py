@@ -49,7 +49,8 @@ def wall_time(checkout: Path, flags: list[str], steps: int) -> tuple[float, int]
             *("--model", f"{ROOT}/jobs/emulated.py:factory", "--steps", str(steps)),
             *("--out", f"{folder}/run", *flags),
         ]
-        subprocess.run(command, env=environment, check=True, capture_output=True, timeout=LONGEST)
+        bounds = {"check": True, "capture_output": True, "timeout": LONGEST}
+        subprocess.run(command, env=environment, cwd=checkout, **bounds)  # -m looks there first
         with h5py.File(f"{folder}/run/run.h5") as file:
             return float(file.attrs["wall_time"]), int(file.attrs["iterations"])
 
