@@ -5,15 +5,15 @@ from __future__ import annotations
 from dataclasses import fields
 from typing import Any
 
-from pint_diffusion.build.grid import DEFAULT_STEPS
 from pint_diffusion.build.plan import Plan, Sampling, make_plan
+from pint_diffusion.build.time_grid import DEFAULT_STEPS
 from pint_diffusion.grid import Schedule, Spacing, TimeGrid, read_grid
 from pint_diffusion.methods import METHODS
 from pint_diffusion.methods.method import Method
 from pint_diffusion.models import load_denoiser
 from pint_diffusion.models.conditional import Conditioned, condition
 from pint_diffusion.models.denoiser import Denoiser, schedule_of
-from pint_diffusion.models.sources import BUNDLED, GIVEN
+from pint_diffusion.models.kinds import BUNDLED, GIVEN
 from pint_diffusion.runtime.device import bind_device, check_dtype
 from pint_diffusion.runtime.world import World
 from pint_diffusion.settings.common import OfNetwork, OfSpacing

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from pint_diffusion.build.coarse import Coarse
-from pint_diffusion.build.grid import make_grid
 from pint_diffusion.build.guess import trajectory
+from pint_diffusion.build.time_grid import make_grid
 from pint_diffusion.errors import InputError
 from pint_diffusion.grid import Schedule, Spacing, TimeGrid
 from pint_diffusion.methods import Parareal

@@ -79,7 +79,7 @@ def run_job(
     if settings.warmup:
         with contextlib.suppress(PintError):  # the run itself will say where it went wrong
             warm_up(plan)
-    keep = settings.keep, settings.checkpoint_every or None
+    keep = settings.keep, settings.checkpoint_every
     files = Files(settings.out, settings.force, *keep, resume, settings.to_yaml())
     outputs: list[Output] = [files, ProgressBar()]
     if settings.stream:

@@ -1,7 +1,7 @@
 """Models: closed-form mixtures, diffusers checkpoints, networks of the user's own.
 
 This module imports nothing heavy, so a wrong name is an error at once. A new kind of model is one
-file and its import in `models.sources`.
+file and its import in `models.kinds`.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING
 
+from pint_diffusion.models.kinds import SOURCES, find_source, peek
 from pint_diffusion.models.source import Source
-from pint_diffusion.models.sources import SOURCES, find_source, peek
 
 if TYPE_CHECKING:
     import torch

@@ -1,4 +1,4 @@
-"""Pictures and tables of a finished run, drawn from its record alone."""
+"""Pictures and tables of a run: of a finished one from its record, of one under way as outputs."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ from typing import Any, Literal, TypeAlias
 
 from pydantic import Field
 
-from pint_diffusion.models.sources import forms
+from pint_diffusion.models.kinds import forms
 from pint_diffusion.options import FREE
 from pint_diffusion.settings.reading import CommandSettings
 

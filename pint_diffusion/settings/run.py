@@ -166,13 +166,14 @@ class Settings(SamplingSettings):
         json_schema_extra=FILES,
         description="what the files keep: all boundary states, or the samples",
     )
-    checkpoint_every: float = Field(
-        0.0,
+    checkpoint_every: float | None = Field(
+        None,
         ge=0,
         allow_inf_nan=False,
         json_schema_extra=FILES | FREE,
         description="seconds from one iteration that is written to disk to the next, with --keep "
-        "final; 0 for every iteration",
+        "final; 0 for every one. If not given, every one; of a method in rounds, which has no use "
+        "for old ones, as many as take a fifth of the time",
     )
     out: Path = Field(
         Path("pint_run"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pint_diffusion.build import grid as build
+from pint_diffusion.build import time_grid as build
 from pint_diffusion.build.from_settings import grid_in_file, spacing_of
 from pint_diffusion.grid import SLICINGS, Spacing, TimeGrid
 

@@ -13,9 +13,9 @@ from helpers.networks import Contraction, Labelled
 
 from pint_diffusion.errors import InputError, NetworkError
 from pint_diffusion.grid import NoiseSchedule
-from pint_diffusion.models.checkpoint import load_checkpoint
 from pint_diffusion.models.conditional import condition, guided
 from pint_diffusion.models.denoiser import Denoiser
+from pint_diffusion.models.diffusers_checkpoint import load_checkpoint
 from pint_diffusion.runtime.evaluator import Evaluator
 from pint_diffusion.runtime.requests import Ask
 

@@ -28,9 +28,9 @@ from pint_diffusion.grid import (
     SigmaSchedule,
     TimeGrid,
 )
-from pint_diffusion.models import find_source, load_denoiser, sources
-from pint_diffusion.models.checkpoint import load_checkpoint
+from pint_diffusion.models import find_source, kinds, load_denoiser
 from pint_diffusion.models.denoiser import Denoiser, schedule_of
+from pint_diffusion.models.diffusers_checkpoint import load_checkpoint
 from pint_diffusion.models.factory import load_factory
 from pint_diffusion.models.mixture import GaussianMixture, load_mixture
 from pint_diffusion.numerics.prediction import (
@@ -748,10 +748,10 @@ def test_an_unknown_name_is_answered_with_the_four_kinds():
 
 
 def test_no_name_means_the_bundled_network(checkpoint, monkeypatch):
-    monkeypatch.setattr(sources, "BUNDLED", checkpoint)
-    assert isinstance(find_source(None)[0], sources.Checkpoint)
+    monkeypatch.setattr(kinds, "BUNDLED", checkpoint)
+    assert isinstance(find_source(None)[0], kinds.Checkpoint)
     assert load_denoiser(None, CPU, torch.float32).shape == (1, 8, 8)
-    monkeypatch.setattr(sources, "BUNDLED", checkpoint / "gone")
+    monkeypatch.setattr(kinds, "BUNDLED", checkpoint / "gone")
     with pytest.raises(InputError, match="bundled network is missing"):
         find_source(None)
 

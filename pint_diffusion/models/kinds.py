@@ -50,7 +50,7 @@ class Checkpoint(Source):
 
     def load(self, spec: str, device: torch.device, dtype: torch.dtype) -> Denoiser:
         """Load the network, see `load_checkpoint`."""
-        from pint_diffusion.models.checkpoint import load_checkpoint
+        from pint_diffusion.models.diffusers_checkpoint import load_checkpoint
 
         return load_checkpoint(spec, device, dtype)
 
