@@ -23,9 +23,10 @@ from pint_diffusion.errors import PintError, RunFailed, reason
 from pint_diffusion.grid import Spacing, TimeGrid
 from pint_diffusion.methods import Method
 from pint_diffusion.models.denoiser import Denoiser
-from pint_diffusion.output import Answers, Output, Watch
+from pint_diffusion.output import Answers, Logged, Output, Watch
 from pint_diffusion.result import Run
 from pint_diffusion.run import SILENCE, Turns, begin, solve
+from pint_diffusion.runtime.limits import Limits, Seconds
 from pint_diffusion.runtime.world import Communicator, World, world_of
 from pint_diffusion.solvers import Solver
 from pint_diffusion.solvers.langevin import Corrector
@@ -52,6 +53,7 @@ def sample(
     gather: bool = False,
     verify: bool = False,
     watchdog: float | None = SILENCE,
+    call_limit: Seconds = "auto",
 ) -> Run:
     """Draw samples, parallel in time.
 
@@ -101,6 +103,10 @@ def sample(
         Run the sequential sampler on rank 0 too, for `Run.sequential`.
     watchdog : float, optional
         Seconds of silence after which another rank is taken for lost; None: never.
+    call_limit : float, "auto" or None
+        Seconds that one network call may take. ``auto``: 30 times as long as the longest one seen,
+        and at least 60 s, 600 s for the first call of a rank; None: any time. A rank that is stuck
+        logs it, and the others raise TransportError.
 
     Returns
     -------
@@ -114,13 +120,14 @@ def sample(
     RunFailed
         On every rank of several, if one fails. In one process, what made it fail is raised itself.
     TransportError
-        If ranks have lost each other, or if one has fallen silent.
+        If ranks have lost each other, if one has fallen silent, or if another one is stuck in a
+        network call.
     """
     what = (network, method, solver, steps, samples, seed, spacing, grid, noise, coarse, corrector)
-    plan, world = _plan(comm, batching, dtype, device, *what)
+    plan, world, limits = _plan(comm, watchdog, call_limit, batching, dtype, device, *what)
     memory = Answers()
     try:
-        run = solve(plan, world, [memory, *outputs], verify, watchdog)
+        run = solve(plan, world, [memory, *outputs, Logged(world)], verify, limits)
     except RunFailed as failed:
         raise _cause(failed, world) from None
     found = None if run.samples is None else run.samples.clone()
@@ -152,6 +159,7 @@ def iterate(
     outputs: Iterable[Output | Watch] = (),
     gather: bool = False,
     watchdog: float | None = SILENCE,
+    call_limit: Seconds = "auto",
 ) -> Generator[tuple[int, Tensor], None, Run]:
     """Draw samples, and look at the answer of every iteration as soon as it is there.
 
@@ -163,7 +171,7 @@ def iterate(
     ----------
     network, method, solver, steps, samples, seed, spacing, grid, noise, coarse, corrector
         See `sample`.
-    batching, dtype, device, comm, outputs, watchdog
+    batching, dtype, device, comm, outputs, watchdog, call_limit
         See `sample`.
     gather : bool
         Every rank gets every answer. Else rank 0 alone does, and the loops of the others have no
@@ -189,8 +197,9 @@ def iterate(
         As `sample`, from the loop.
     """
     what = (network, method, solver, steps, samples, seed, spacing, grid, noise, coarse, corrector)
-    plan, world = _plan(comm, batching, dtype, device, *what)
-    return _turns(begin(plan, world, outputs, False, watchdog, everywhere=gather), world)
+    plan, world, limits = _plan(comm, watchdog, call_limit, batching, dtype, device, *what)
+    outputs = [*outputs, Logged(world)]
+    return _turns(begin(plan, world, outputs, False, limits, everywhere=gather), world)
 
 
 def _turns(turns: Turns, world: World) -> Generator[tuple[int, Tensor], None, Run]:
@@ -218,16 +227,19 @@ def _cause(failed: RunFailed, world: World) -> BaseException:
 
 def _plan(
     comm: Communicator,
+    watchdog: float | None,
+    call_limit: Seconds,
     batching: Batching,
     dtype: torch.dtype | str | None,
     device: torch.device | str | None,
     *what: Any,
-) -> tuple[Plan, World]:
+) -> tuple[Plan, World, Limits]:
     """Find the ranks and make their plan; what is wrong on one of them is raised on all."""
-    world = world_of(comm)
+    world, limits = world_of(comm), Limits(watchdog, call_limit)
 
     def make() -> Plan:
         try:
+            limits.check()
             return make_plan(sampling_of_objects(world, batching, dtype, device, *what), world.size)
         except PintError:
             raise
@@ -239,4 +251,4 @@ def _plan(
     plan = world.agree(make)
     refuse_differences(plan, world)
     tell_doubt(plan, world.rank)
-    return plan, world
+    return plan, world, limits

@@ -57,7 +57,17 @@ class PeerFailure(PintError):
 
 
 class TransportError(Exception):
-    """Messages can no longer be moved, so the ranks can't agree on anything any more."""
+    """The ranks can't agree on anything any more: one is lost or stuck, or messages can't be moved.
+
+    Attributes
+    ----------
+    told_by : int or None
+        The one rank that is to say so to the user; None if the message is no sentence for users.
+    """
+
+    def __init__(self, message: str, told_by: int | None = None) -> None:
+        super().__init__(message)
+        self.told_by = told_by
 
 
 class Interrupted(PintError):

@@ -6,6 +6,7 @@ may end the run: by an exception from `Output.check`, or by returning True from 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from pint_diffusion.result import Run
     from pint_diffusion.runtime.events import EventLog
     from pint_diffusion.runtime.world import World
+
+LOG = logging.getLogger(__name__)
 
 Watch: TypeAlias = "Callable[[int, Tensor, NDArray[np.float64] | None], Any]"
 """A user's ``watch(k, answer, change)``, called on rank 0; the run ends here if it returns True."""
@@ -123,8 +126,16 @@ class Output:
             If this output can't go on: the run has failed.
         """
 
-    def lost(self, cause: str) -> None:
-        """Say within seconds that the ranks have lost each other. From any thread of any rank."""
+    def lost(self, cause: str, told_by: int | None) -> None:
+        """Say within seconds why the run can't go on. From any thread of any rank.
+
+        Parameters
+        ----------
+        cause : str
+            A rank is lost, or stuck in a network call, or messages can't be moved.
+        told_by : int or None
+            The one rank that is to say so to the user; None if that is an error of the program.
+        """
 
     def close(self, ended: Ended) -> None:
         """Take note of how the run ended. Every rank."""
@@ -164,6 +175,24 @@ class Answers(Output):
         self.answers += [None] * (k - len(self.answers))
         self.answers.append(answer)
         return None
+
+
+class Logged(Output):
+    """Logs why a run can't go on: a rank that is stuck in a network call can't raise it.
+
+    Parameters
+    ----------
+    world : World
+        The processes of the run.
+    """
+
+    def __init__(self, world: World) -> None:
+        self._rank = world.rank
+
+    def lost(self, cause: str, told_by: int | None) -> None:
+        """Log it, on one rank."""
+        if told_by == self._rank:
+            LOG.error(cause, extra={"rank": self._rank})
 
 
 class Outputs(Output):
@@ -243,10 +272,10 @@ class Outputs(Output):
         for look in self._checks:
             look()
 
-    def lost(self, cause: str) -> None:
+    def lost(self, cause: str, told_by: int | None) -> None:
         """Tell all."""
         for one in self._all:
-            one.lost(cause)
+            one.lost(cause, told_by)
 
     def close(self, ended: Ended) -> None:
         """Close each that was opened, also after one has failed.

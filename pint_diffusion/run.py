@@ -25,12 +25,16 @@ from pint_diffusion.output import Ended, Output, Outputs, Watch
 from pint_diffusion.result import Run
 from pint_diffusion.runtime.calls import Calls
 from pint_diffusion.runtime.events import EventLog, Tally
+from pint_diffusion.runtime.limits import FOREVER, Limits
 from pint_diffusion.runtime.requests import Ask, Clock, Layout
 from pint_diffusion.runtime.scheduler import Runtime
 from pint_diffusion.runtime.world import LocalWorld, World
 
 SILENCE = 10.0
 """Seconds of silence after which another rank is taken for lost, or twice its longest call."""
+
+LIMITS = Limits(SILENCE, "auto")
+"""What ends a run that does not go on, if nobody says otherwise."""
 
 Turns: TypeAlias = Generator[tuple[int, Tensor], "bool | None", "Run"]
 """A run under way: yields answers as `Runtime.run` does, and returns the result."""
@@ -41,7 +45,7 @@ def solve(
     world: World,
     outputs: Iterable[Output | Watch] = (),
     verify: bool = False,
-    patience: float | None = SILENCE,
+    limits: Limits = LIMITS,
 ) -> Run:
     """Run a plan together with the other ranks, to its end.
 
@@ -55,9 +59,8 @@ def solve(
         Are told what happens, on every rank.
     verify : bool
         Run the sequential sampler on rank 0 afterwards.
-    patience : float or None
-        Seconds of silence after which another rank is taken for lost, and TransportError is raised;
-        None: never.
+    limits : Limits
+        When TransportError is raised because the run does not go on.
 
     Raises
     ------
@@ -68,9 +71,10 @@ def solve(
     StoreError, InputError
         On every rank, if an output could not be opened or closed.
     TransportError
-        If the ranks can no longer agree on how to end, or if one of them has fallen silent.
+        If the ranks can no longer agree on how to end, if one of them has fallen silent, or if
+        another one is stuck in a network call. A rank that is stuck itself can't raise.
     """
-    turns = begin(plan, world, outputs, verify, patience)
+    turns = begin(plan, world, outputs, verify, limits)
     while True:
         try:
             next(turns)
@@ -84,14 +88,14 @@ def begin(
     world: World,
     outputs: Iterable[Output | Watch] = (),
     verify: bool = False,
-    patience: float | None = SILENCE,
+    limits: Limits = LIMITS,
     everywhere: bool = False,
 ) -> Turns:
     """Run a plan as `solve` does, answer by answer: rank 0 gets each as soon as it is there.
 
     Parameters
     ----------
-    plan, world, outputs, verify, patience
+    plan, world, outputs, verify, limits
         See `solve`.
     everywhere : bool
         Every rank gets the answers.
@@ -103,7 +107,7 @@ def begin(
             restart = told.open(plan, world, events)
         if restart is not None:
             plan = resumed(plan, restart)
-        run = yield from _iterate(plan, world, told, events, verify, patience, everywhere)
+        run = yield from _iterate(plan, world, told, events, verify, limits, everywhere)
     except BaseException as error:
         _close_failed(told, error)
         raise
@@ -123,7 +127,7 @@ def _iterate(
     outputs: Outputs,
     events: EventLog,
     verify: bool,
-    patience: float | None,
+    limits: Limits,
     everywhere: bool,
 ) -> Turns:
     """Run the method and count what it took; fail alike on every rank."""
@@ -133,15 +137,18 @@ def _iterate(
     interrupted: str | None = None
     with together(world):
         try:
-            runtime = _start(plan, world, outputs, events, patience, everywhere)
+            runtime = _start(plan, world, outputs, events, limits, everywhere)
             stop = None
             with contextlib.closing(runtime.run()) as answers, contextlib.suppress(StopIteration):
                 while True:
                     k, answer = answers.send(stop)
                     stop = yield k, answer
-            if runtime.outcome is not None:
-                found = runtime.outcome, runtime.clock, runtime.finished_at
-                sequential = _verify(plan, outputs) if verify else None
+            try:
+                if runtime.outcome is not None:
+                    found = runtime.outcome, runtime.clock, runtime.finished_at
+                    sequential = _verify(plan, outputs) if verify else None
+            finally:  # until then the ranks watch over one another
+                runtime.close()
         except Interrupted as error:
             interrupted = str(error)
     told = [text for text in world.gather(interrupted) if text]
@@ -173,7 +180,7 @@ def _start(
     world: World,
     outputs: Outputs,
     events: EventLog,
-    patience: float | None,
+    limits: Limits,
     everywhere: bool,
 ) -> Runtime:
     """Start the clock on all ranks at once, and the coroutines of this one."""
@@ -181,8 +188,8 @@ def _start(
     start = plan.method.prepare(problem)
     world.barrier()
     try:
-        device = plan.evaluators[0].device
-        transport = world.transport(events, device, patience, outputs.lost)
+        device, pace = plan.evaluators[0].device, plan.evaluators[0].pace
+        transport = world.transport(events, device, limits, pace, outputs.lost)
         shown = Layout(tuple(problem.noise.shape), problem.noise.dtype, problem.noise.device)
         runtime = Runtime(
             world.rank,
@@ -255,8 +262,8 @@ def _close_failed(outputs: Outputs, error: BaseException) -> None:
     status = "interrupted" if isinstance(error, Interrupted) else f"failed: {error or repr(error)}"
     agreed = not isinstance(error, TransportError)
     with contextlib.suppress(Exception):
-        if not agreed:
-            outputs.lost(str(error))
+        if isinstance(error, TransportError):
+            outputs.lost(str(error), error.told_by)
         outputs.close(Ended(status, agreed=agreed))
 
 
@@ -268,7 +275,7 @@ def warm_up(plan: Plan) -> None:
 
 
 def solve_sequentially(plan: Plan, outputs: Iterable[Output | Watch] = ()) -> Run:
-    """Run the sequential sampler of a plan in this process alone.
+    """Run the sequential sampler of a plan in this process alone; nobody watches over it.
 
     Raises
     ------
@@ -277,7 +284,7 @@ def solve_sequentially(plan: Plan, outputs: Iterable[Output | Watch] = ()) -> Ru
     """
     problem = dataclasses.replace(plan.problem, ranks=1, restart=None)
     alone = dataclasses.replace(plan, method=Sequential(), problem=problem)
-    return solve(alone, LocalWorld(), outputs)
+    return solve(alone, LocalWorld(), outputs, limits=FOREVER)
 
 
 class _Checks(Output):

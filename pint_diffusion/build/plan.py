@@ -22,6 +22,7 @@ from pint_diffusion.models.denoiser import Denoiser, output_shape, schedule_of
 from pint_diffusion.numerics.convergence import StopRule
 from pint_diffusion.numerics.noise import StepNoise, initial_noise
 from pint_diffusion.runtime.evaluator import Evaluator
+from pint_diffusion.runtime.pace import Pace
 from pint_diffusion.solvers import DDIM, Propagator, Solver
 from pint_diffusion.solvers.langevin import Corrector
 from pint_diffusion.solvers.linear import try_walk
@@ -143,12 +144,13 @@ def make_plan(asked: Sampling, ranks: int) -> Plan:
     step_noise = StepNoise(asked.seed, asked.samples, network.shape, asked.state_dtype, device)
     fine = fine_propagator(asked, grid, schedule, step_noise)
     check_variance(fine, network, "the network")
-    evaluators = [Evaluator(network, grid, device, asked.dtype, asked.state_dtype)]
+    pace = Pace()
+    evaluators = [Evaluator(network, grid, device, asked.dtype, asked.state_dtype, pace=pace)]
     coarse = fine
     if method.uses_coarse:
         coarse = asked.coarse.propagator(fine, step_noise)
         if asked.coarse.model is not None:
-            evaluators.append(coarse_evaluator(asked, coarse))
+            evaluators.append(coarse_evaluator(asked, coarse, pace))
         else:
             check_variance(coarse, network, "the network")
     enough = method.enough_iterations(grid)
@@ -218,7 +220,7 @@ def first_states(asked: Sampling) -> Tensor:
     return asked.noise.detach().to(asked.state_dtype)
 
 
-def coarse_evaluator(asked: Sampling, coarse: Propagator) -> Evaluator:
+def coarse_evaluator(asked: Sampling, coarse: Propagator, pace: Pace) -> Evaluator:
     """Make the evaluator of another network for the coarse steps.
 
     Raises
@@ -239,7 +241,7 @@ def coarse_evaluator(asked: Sampling, coarse: Propagator) -> Evaluator:
         raise InputError(f"`coarse_model` can't be told a level of the grid: {error}") from None
     check_variance(coarse, network, "the coarse network")
     grid, device = coarse.grid, asked.device
-    return Evaluator(network, grid, device, asked.dtype, asked.state_dtype, schedule=schedule)
+    return Evaluator(network, grid, device, asked.dtype, asked.state_dtype, schedule, pace)
 
 
 def check_levels(grid: TimeGrid, denoiser: Denoiser) -> None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
+from functools import partial
 
 from pint_diffusion.build.agreement import refuse_differences
 from pint_diffusion.build.from_settings import plan_of
-from pint_diffusion.build.plan import tell_doubt
+from pint_diffusion.build.plan import Plan, tell_doubt
 from pint_diffusion.commands.check.quick import refuse_or_warn
-from pint_diffusion.commands.silence import EndJob
+from pint_diffusion.commands.guard import Guard
+from pint_diffusion.commands.silence import EndJob, end_job, ending
 from pint_diffusion.errors import InputError, Interrupted, PintError, StoreError
 from pint_diffusion.models.denoiser import Denoiser
 from pint_diffusion.output import Output
@@ -19,6 +21,7 @@ from pint_diffusion.report.progress import ProgressBar
 from pint_diffusion.report.stream import Stream
 from pint_diffusion.run import solve, warm_up
 from pint_diffusion.runtime.device import keep_memory, set_precision, set_threads
+from pint_diffusion.runtime.limits import Limits
 from pint_diffusion.runtime.signals import listening
 from pint_diffusion.runtime.world import World
 from pint_diffusion.settings.run import Settings
@@ -65,6 +68,25 @@ def run_job(
     TransportError
         If the ranks can no longer agree on how to end.
     """
+    with ending(world), Guard(world) as guard:
+        guard.loads(settings.load_limit)
+        with world.preparing(settings.load_limit, partial(end_job, world)) as waiting:
+            plan = prepare(settings, waiting, denoiser)
+        limits = Limits(settings.watchdog, settings.call_limit)
+        guard.computes(plan.evaluators[0].pace, limits)
+        return run_plan(settings, world, plan, limits, guard, resume)
+
+
+def prepare(settings: Settings, world: World, denoiser: Denoiser | None) -> Plan:
+    """Load the network and build the problem, on every rank.
+
+    Raises
+    ------
+    InputError
+        On every rank, if one rank finds bad input.
+    TransportError
+        If a rank does not come to an end.
+    """
     cores = world.host_cores()
     world.agree(
         lambda: set_threads(settings.threads, settings.batching == "off", cores, world.local_size)
@@ -79,19 +101,27 @@ def run_job(
     if settings.warmup:
         with contextlib.suppress(PintError):  # the run itself will say where it went wrong
             warm_up(plan)
+        world.barrier()
+    return plan
+
+
+def run_plan(
+    settings: Settings, world: World, plan: Plan, limits: Limits, guard: Guard, resume: bool
+) -> RunRecord | None:
+    """Run a plan with its files; see `run_job`."""
     keep = settings.keep, settings.checkpoint_every
     files = Files(settings.out, settings.force, *keep, resume, settings.to_yaml())
     outputs: list[Output] = [files, ProgressBar()]
     if settings.stream:
         outputs.append(Stream(settings.out / STREAM))
-    with listening() as asked:
+    with guard.hears(), listening() as asked:
         try:
             run = solve(
                 plan,
                 world,
                 [*outputs, Asked(asked), EndJob(world)],
                 settings.verify,
-                settings.watchdog,
+                limits,
             )
         except Interrupted as error:
             raise Interrupted(

@@ -1,20 +1,58 @@
-"""What the command does when a rank has fallen silent: it ends the job on every rank."""
+"""How the command ends a job whose ranks can't agree any more: one is lost, or stuck."""
 
 from __future__ import annotations
 
 import signal
 import sys
 import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NoReturn
 
+from pint_diffusion.errors import TransportError
 from pint_diffusion.output import Output
 from pint_diffusion.runtime.world import World
+from pint_diffusion.settings.flags import as_flags
 
 GRACE = 5
 """Seconds that MPI may take to abort the job before the system ends this process."""
 
 
+def end_job(world: World, cause: str, told_by: int) -> NoReturn:
+    """Say why the job ends, and end it on every rank, from any thread.
+
+    Parameters
+    ----------
+    world : World
+        The processes of the job.
+    cause : str
+        Why, in a sentence.
+    told_by : int
+        The rank that says it. The others wait for it, and do so themselves if it does not.
+    """
+    if told_by != world.rank:
+        time.sleep(GRACE)
+    print(
+        f"pint-diffusion: error: {as_flags(cause)}; the job is ended", file=sys.stderr, flush=True
+    )
+    signal.alarm(GRACE)  # not by a thread: Abort keeps Python's lock
+    world.abort(1)
+
+
+@contextmanager
+def ending(world: World) -> Iterator[None]:
+    """End the job where this rank finds that it can't go on."""
+    try:
+        yield
+    except TransportError as error:
+        if error.told_by is None:
+            raise
+        end_job(world, str(error), error.told_by)
+
+
 class EndJob(Output):
-    """Prints which rank has fallen silent and ends every rank; the last of a run's outputs.
+    """Ends the job when a run can't go on; the last of a run's outputs.
 
     Parameters
     ----------
@@ -25,10 +63,8 @@ class EndJob(Output):
     def __init__(self, world: World) -> None:
         self._world = world
 
-    def lost(self, cause: str) -> None:
+    def lost(self, cause: str, told_by: int | None) -> None:
         """End the job, from the thread that noticed: this rank may be in a long network call."""
-        if threading.current_thread() is threading.main_thread():
+        if told_by is None or threading.current_thread() is threading.main_thread():
             return  # the error goes up to the command
-        print(f"pint-diffusion: error: {cause}; the job is ended", file=sys.stderr, flush=True)
-        signal.alarm(GRACE)  # not by a thread: Abort keeps Python's lock
-        self._world.abort(1)
+        end_job(self._world, cause, told_by)

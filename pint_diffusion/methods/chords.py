@@ -149,8 +149,8 @@ def chords(problem: Problem, starts: tuple[int, ...], runtime: Runtime) -> None:
 
     def ask(c: int, i: int) -> Ask:
         """Ask for point ``i`` of core ``c``; what precedes result k + 1 belongs to iteration k."""
-        k = max(bisect_left(ticks, i - t[c] + c + 1) - 1, 0)
-        return Ask("fine", c, k, place=f"core {c}")
+        needed = bisect_left(ticks, i - t[c] + c + 1)
+        return Ask("fine", c, max(needed - 1, 0), place=f"core {c}", needed_by=needed)
 
     async def core(c: int) -> None:
         if restart:

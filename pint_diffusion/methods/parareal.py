@@ -194,7 +194,7 @@ class Wavefront:
 
     async def solve_coarse(self, n: int, k: int, state: Tensor | None) -> None:
         """Make g_n^k."""
-        ask = Ask("coarse", n, k, self.problem.coarse_network)
+        ask = self.ask("coarse", n, k, self.problem.coarse_network)
         self.g[n, k] = None if state is None else await self.coarse(ask, state, n, k)
 
     async def solve_both(self, n: int, k: int, state: Tensor | None) -> None:
@@ -206,12 +206,20 @@ class Wavefront:
             return
         kind = "shared" if k < self.last else "coarse"
         start = state[0], self.fine.first_level(n)
-        seen = await Ask(kind, n, k)(*start)
-        ask = knowing(seen, *start, Ask("coarse", n, k))
+        seen = await self.ask(kind, n, k)(*start)
+        ask = knowing(seen, *start, self.ask("coarse", n, k))
         self.g[n, k] = await self.coarse(ask, state, n, k)
         if k < self.last:
             ask = knowing(seen, *start, self.ask_fine(n, k))
             self.f[n, k] = await self.fine(ask, state, n, k)
+
+    def ask(self, kind: str, n: int, k: int, network: int = 0) -> Ask:
+        """Return what asks for the evaluations of g_n^k, without which there is no u_M^k.
+
+        A resumed run has u_M^k0, and makes g_n^k0 for what follows.
+        """
+        resumed = self.restart is not None and k == self.k0
+        return Ask(kind, n, k, network, needed_by=k + resumed)
 
     def ask_fine(self, n: int, k: int) -> Ask:
         """Return what asks for the evaluations of f_n^k.
@@ -222,7 +230,7 @@ class Wavefront:
         follows = k + 1 <= min(n, self.last if self.share else self.last - 1)
         at = self.fine.last_level(n)
         meet = (at, self.u[n, k + 1]) if follows and at is not None else None
-        return Ask("fine", n, k, meet=meet)
+        return Ask("fine", n, k, meet=meet, needed_by=k + 1)
 
     async def correct(self, n: int) -> None:
         """Make u_{n+1}^k for every k."""

@@ -6,6 +6,7 @@ from collections.abc import Collection, Coroutine, Sequence
 from operator import attrgetter
 from typing import Any
 
+from pint_diffusion.errors import NetworkError, NetworkRaisedError, PintError
 from pint_diffusion.numerics.prediction import Prediction
 from pint_diffusion.runtime.evaluator import Evaluator
 from pint_diffusion.runtime.events import Event, EventLog
@@ -15,13 +16,17 @@ _order = attrgetter("request.order")
 
 
 class Task:
-    """A coroutine and the clock of the last thing it learnt."""
+    """A coroutine and the clock of the last thing it learnt.
 
-    __slots__ = ("clock", "coroutine")
+    A task is dropped when an evaluation fails that it has asked for: it does not go on.
+    """
+
+    __slots__ = ("clock", "coroutine", "dropped")
 
     def __init__(self, coroutine: Coroutine[Any, Any, None], clock: Clock) -> None:
         self.coroutine = coroutine
         self.clock = clock
+        self.dropped = False
 
 
 class Pending:
@@ -61,6 +66,7 @@ class Calls:
     ) -> None:
         self.limit = limit
         self.last = 0.0
+        self._failed: list[tuple[int, PintError]] = []
         self._evaluators = evaluators
         self._events = events
         self._pending: list[Pending] = []
@@ -103,16 +109,24 @@ class Calls:
         return {one.key for one in wanted if one and one.remote and one.key not in there}
 
     def call(self, batch: list[Pending]) -> list[tuple[Task, Any]]:
-        """Make one network call; return the coroutines that have all they asked for, with it."""
+        """Make one network call; return the coroutines that have all they asked for, with it.
+
+        If it fails as a whole, each evaluation is made by itself, so that each fails by itself.
+        """
         self.check_last()
-        if self._pending[: len(batch)] == batch:
-            del self._pending[: len(batch)]
-        else:
-            chosen = set(map(id, batch))
-            self._pending = [one for one in self._pending if id(one) not in chosen]
+        self._take(batch)
+        batch = [pending for pending in batch if not pending.task.dropped]
+        if not batch:
+            return []
         evaluator = self._evaluators[batch[0].request.ask.network]
         start = self._events.now()
-        predictions = evaluator([pending.request for pending in batch])
+        try:
+            predictions = evaluator.start([pending.request for pending in batch])
+        except (NetworkError, NetworkRaisedError) as error:
+            if len(batch) == 1:
+                self._drop(batch[0], error)
+                return []
+            return [ready for pending in batch for ready in self.call([pending])]
         self._open = evaluator, batch, start
         if not evaluator.late:
             self.check_last()
@@ -120,28 +134,57 @@ class Calls:
         ready: list[tuple[Task, Any]] = []
         for pending, prediction in zip(batch, predictions, strict=True):
             answer: Any = prediction
+            task = pending.task
+            if task.dropped:
+                continue
             if pending.answers:
                 pending.answers[pending.at] = prediction
                 if None in pending.answers:
                     continue
                 answer = pending.answers
-            task = pending.task
             task.clock = Clock(task.clock.deep + 1, self._depth)
             ready.append((task, answer))
         return ready
 
     def check_last(self) -> None:
-        """Check and log the last network call; nothing that it returned leaves this rank before."""
+        """Check and log the last network call; nothing that it returned leaves this rank before.
+
+        Tasks for which it returned NaN are dropped.
+        """
         if self._open is None:
             return
         (evaluator, batch, start), self._open = self._open, None
-        seconds, stop = evaluator.check(), self._events.now()
+        (seconds, failed), stop = evaluator.look(), self._events.now()
         if seconds:  # a GPU begins when the call before has ended, and its caller goes on at once
             start = max(start, self._busy_until)
             stop = start + seconds
         self._busy_until = stop
         self.last = stop - start
-        self._events.longest = max(self._events.longest, self.last)
         for pending in batch:
             ask = pending.request.ask
             self._events.add(Event(ask.n, ask.k, ask.kind, start, stop))
+        for at, error in failed.items():
+            self._drop(batch[at], error)
+
+    def take_failed(self) -> list[tuple[int, PintError]]:
+        """Return the evaluations that have failed since: which iteration needs each, and why."""
+        failed, self._failed = self._failed, []
+        return failed
+
+    def knows(self, task: Task) -> bool:
+        """Tell whether a task has something of a call that nobody has looked at."""
+        return self._open is not None and any(one.task is task for one in self._open[1])
+
+    def _take(self, batch: list[Pending]) -> None:
+        if self._pending[: len(batch)] == batch:
+            del self._pending[: len(batch)]
+        else:
+            chosen = set(map(id, batch))
+            self._pending = [one for one in self._pending if id(one) not in chosen]
+
+    def _drop(self, pending: Pending, error: PintError) -> None:
+        """Drop the task of an evaluation that has failed."""
+        task = pending.task
+        task.dropped = True
+        self._pending = [one for one in self._pending if one.task is not task]
+        self._failed.append((pending.request.ask.needed, error))

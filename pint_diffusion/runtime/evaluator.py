@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Sequence
+from functools import partial
 from math import isfinite
 from typing import NamedTuple
 
@@ -15,6 +16,7 @@ from pint_diffusion.grid import Level, Schedule, TimeGrid
 from pint_diffusion.models.denoiser import Denoiser
 from pint_diffusion.numerics.levels import Columns, LevelTable
 from pint_diffusion.numerics.prediction import Prediction, network_input, network_time, predict
+from pint_diffusion.runtime.pace import Pace
 from pint_diffusion.runtime.requests import EvaluateRequest
 
 
@@ -35,11 +37,13 @@ class Evaluator:
         What this network was trained on, where the grid lies on another network's schedule:
         timesteps are looked up there by alpha_bar. A level noisier than its noisiest is told as
         its noisiest.
+    pace : Pace, optional
+        Is told when a call begins and ends.
 
     Attributes
     ----------
     late : bool
-        Whether calls are looked at late, see `check`.
+        Whether calls are looked at late, see `look`.
     """
 
     def __init__(
@@ -50,6 +54,7 @@ class Evaluator:
         dtype: torch.dtype,
         state_dtype: torch.dtype,
         schedule: Schedule | None = None,
+        pace: Pace | None = None,
     ) -> None:
         self.denoiser = denoiser
         self.grid = grid
@@ -57,40 +62,56 @@ class Evaluator:
         self.dtype = dtype
         self.state_dtype = state_dtype
         self.schedule = schedule
+        self.pace = pace or Pace()
         self.late = device.type == "cuda"
         self._levels = LevelTable(self._time)
         self._fits: int | None = None
         self._open: _Open | None = None
 
-    @torch.inference_mode()
     def __call__(self, requests: Sequence[EvaluateRequest]) -> list[Prediction]:
+        """Make one network call and look at what it returned, on a GPU at the next one.
+
+        Raises
+        ------
+        NetworkError, NetworkRaisedError
+            As `start` and `check`.
+        """
+        self.check()
+        predictions = self.start(requests)
+        if not self.late:
+            self.check()
+        return predictions
+
+    @torch.inference_mode()
+    def start(self, requests: Sequence[EvaluateRequest]) -> list[Prediction]:
         """Make one network call and hand each request its rows, (S, *shape) each.
 
-        A call that does not fit into the device's memory is made in parts.
+        A call that does not fit into the device's memory is made in parts. What it returned is
+        still to be looked at: `look` or `check` must come before the next call.
 
         Raises
         ------
         NetworkError
-            If the network returns the wrong shape, NaN or infinity.
+            If the network returns the wrong shape.
         NetworkRaisedError
-            If it raises anything, or wants to end the process.
+            If it raises anything but KeyboardInterrupt, or wants to end the process.
         """
-        self.check()
         x = torch.cat([r.x for r in requests]) if len(requests) > 1 else requests[0].x
         at = self._levels([level for request in requests for level in request.levels], x)
         clock = _Clock() if self.device.type == "cuda" else None
+        self.pace.begin(len(x), partial(self._place, requests[0]))
         try:
             output = self._output(requests, x, at)
-        except (NetworkError, NetworkRaisedError):
+        except (NetworkError, KeyboardInterrupt):
             raise
-        except (Exception, SystemExit) as error:
+        except BaseException as error:
             raise NetworkRaisedError(
                 f"the network failed at {self._place(requests[0])}:\n{traceback.format_exc()}"
             ) from error
+        finally:
+            self.pace.end()
         low, high = output.aminmax()  # NaN and infinity show in the extremes, which take one pass
         self._open = _Open(requests, output, high - low, clock and clock.stopped())
-        if not self.late:
-            self.check()
         output = output.to(self.state_dtype)
         seen = predict(self.denoiser.prediction, x, output, at.a, at.s)._replace(output=output)
         if len(requests) == 1:
@@ -99,7 +120,7 @@ class Evaluator:
         parts = [[None] * len(sizes) if part is None else part.split(sizes) for part in seen]
         return [Prediction(*part) for part in zip(*parts, strict=True)]
 
-    def check(self) -> float:
+    def look(self) -> tuple[float, dict[int, NetworkError]]:
         """Wait for the last call and look at what it returned.
 
         A call on a GPU goes on while its caller does something else, and is looked at late: when
@@ -107,27 +128,41 @@ class Evaluator:
 
         Returns
         -------
-        float
-            Seconds that the call took on a GPU; 0 elsewhere.
+        seconds : float
+            What the call took on a GPU; 0 elsewhere.
+        failed : dict
+            The requests, by their numbers in the call, for which it returned NaN or infinity.
+        """
+        call, self._open = self._open, None
+        if call is None:
+            return 0.0, {}
+        requests = call.requests
+        self.pace.begin(len(call.output), partial(self._place, requests[0]))
+        try:
+            well = isfinite(float(call.spread)) or finite(call.output)
+            seconds = call.clock.seconds() if call.clock else 0.0
+        finally:
+            self.pace.end()
+        failed: dict[int, NetworkError] = {}
+        if not well:
+            outputs = call.output.split([len(request.x) for request in requests])
+            for at, (request, output) in enumerate(zip(requests, outputs, strict=True)):
+                row = next((row for row, one in enumerate(output) if not finite(one)), None)
+                if row is not None:
+                    place = f"{self._place(request, row)}, sample {row}"
+                    failed[at] = NetworkError(f"the network returned NaN or infinity at {place}")
+        return seconds, failed
+
+    def check(self) -> None:
+        """Look at the last call, if nobody has.
 
         Raises
         ------
         NetworkError
             If it returned NaN or infinity.
         """
-        call, self._open = self._open, None
-        if call is None:
-            return 0.0
-        if not isfinite(float(call.spread)) and not finite(call.output):
-            rows = call.output.split([len(request.x) for request in call.requests])
-            bad, out = next(
-                (r, o) for r, o in zip(call.requests, rows, strict=True) if not finite(o)
-            )
-            row = next(row for row, one in enumerate(out) if not finite(one))
-            raise NetworkError(
-                f"the network returned NaN or infinity at {self._place(bad, row)}, sample {row}"
-            )
-        return call.clock.seconds() if call.clock else 0.0
+        for error in self.look()[1].values():
+            raise error
 
     def _output(self, requests: Sequence[EvaluateRequest], x: Tensor, at: Columns) -> Tensor:
         """Call the network on as many rows at a time as fit, half of them where memory runs out."""

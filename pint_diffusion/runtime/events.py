@@ -53,7 +53,6 @@ class EventLog:
         self.rank = rank
         self._rows: list[Event] = []
         self._zero = time.perf_counter()
-        self.longest = 0.0  # seconds of the longest network call
         self.sent_bytes = 0
 
     def restart_clock(self) -> None:

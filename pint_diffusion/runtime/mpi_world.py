@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NoReturn, TypeVar
 
-from pint_diffusion.errors import InputError
-from pint_diffusion.runtime.world import OnSilence, World, flush, read_launcher
+from pint_diffusion.errors import InputError, PintError
+from pint_diffusion.runtime.gate import Gate
+from pint_diffusion.runtime.limits import FOREVER, Limits, OnLost, Seconds
+from pint_diffusion.runtime.pace import Pace
+from pint_diffusion.runtime.world import World, flush, read_launcher
 
 try:
     from mpi4py import MPI
@@ -107,15 +112,33 @@ class MpiWorld(World):
         self,
         events: EventLog,
         device: torch.device,
-        patience: float | None,
-        on_silence: OnSilence | None = None,
+        limits: Limits = FOREVER,
+        pace: Pace | None = None,
+        on_lost: OnLost | None = None,
     ) -> Transport:
         """Make a transport on a duplicate of the communicator, and its watchdog."""
         from pint_diffusion.runtime.transports.watchdog import Watchdog
 
+        hosts, watchdog = self.gather(self.host), None
+        if limits != FOREVER:
+            watchdog = Watchdog(self.rank, hosts, limits, pace or Pace())
+        return self.transport_kind()(self.comm, events, device, watchdog, on_lost)
+
+    @contextmanager
+    def preparing(self, limit: Seconds, on_lost: OnLost) -> Iterator[World]:
+        """Let the ranks meet at a `Gate`, on a duplicate of the communicator."""
         hosts = self.gather(self.host)
-        watchdog = None if patience is None else Watchdog(self.rank, hosts, patience, events)
-        return self.transport_kind()(self.comm, events, device, watchdog, on_silence)
+        gate = Gate(self.rank, hosts, limit, on_lost, self.comm.Dup() if self.size > 1 else None)
+        well = True
+        try:
+            yield Preparing(
+                self.rank, self.size, self.local_rank, self.local_size, comm=self.comm, gate=gate
+            )
+        except BaseException as error:  # it ends on every rank alike, unless one was given up
+            well = isinstance(error, PintError)
+            raise
+        finally:
+            gate.close(well)
 
     def transport_kind(self) -> type[MpiTransport]:
         """Return the class of its transports."""
@@ -135,3 +158,30 @@ class MpiWorld(World):
         if self.size > 1:
             self.comm.Abort(code)
         os._exit(code)
+
+
+@dataclass(frozen=True)
+class Preparing(MpiWorld):
+    """The ranks while each of them prepares a run: those that wait give up one that never comes.
+
+    Attributes
+    ----------
+    gate : Gate
+        Where they meet.
+    """
+
+    gate: Gate = field(kw_only=True)
+
+    def barrier(self) -> None:
+        """Wait for every rank, but no longer than the limit of the gate."""
+        self.gate.meet()
+
+    def gather(self, value: T) -> list[T]:
+        """Collect one small object per rank, on every rank, once all have come."""
+        self.gate.meet()
+        return super().gather(value)
+
+    def share(self, value: T) -> T:
+        """Rank 0's object, on every rank, once all have come."""
+        self.gate.meet()
+        return super().share(value)

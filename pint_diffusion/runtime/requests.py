@@ -95,6 +95,9 @@ class Ask:
         sets off, if that value is about to arrive from another rank.
     place : str, optional
         What error messages call n and k, if not slice and iteration.
+    needed_by : int, optional
+        First iteration whose answer, or whose checkpoint, can't be there without them; k if not
+        given. If one fails and the run ends before that iteration, it was speculation.
     """
 
     kind: str
@@ -103,6 +106,12 @@ class Ask:
     network: int = 0
     meet: tuple[Level, TakeRequest] | None = None
     place: str | None = None
+    needed_by: int | None = None
+
+    @property
+    def needed(self) -> int:
+        """First iteration that needs the evaluations."""
+        return self.k if self.needed_by is None else self.needed_by
 
     def __call__(self, x: Tensor, level: Level) -> EvaluateRequest:
         """Ask for what the network sees in states ``x`` (S, *shape) at ``level``."""

@@ -18,9 +18,12 @@ from torch import Tensor
 
 from pint_diffusion.errors import Interrupted, PeerFailure, TransportError
 from pint_diffusion.numerics.convergence import Outcome
+from pint_diffusion.runtime.answers import Answers
 from pint_diffusion.runtime.calls import Calls, Pending, Task
 from pint_diffusion.runtime.events import Event, EventLog
+from pint_diffusion.runtime.failures import DroppedError, Failures
 from pint_diffusion.runtime.listener import Listener
+from pint_diffusion.runtime.post import Post
 from pint_diffusion.runtime.requests import (
     AnswerRequest,
     Cells,
@@ -81,9 +84,9 @@ class Runtime:
         self._transport = transport
         self._events = events
         self.outputs = outputs
-        self._shown = shown
-        self._asking: tuple[Task, AnswerRequest] | None = None
-        self._heard: deque[tuple[int, Tensor]] = deque()
+        self._post = Post(rank, size, transport)
+        self._answers = Answers(outputs, self._post, shown)
+        self._failures = Failures(self._post)
         self._cells: list[Cells] = []
         self._ready: deque[tuple[Task, Any]] = deque()
         self._values = Values()
@@ -107,12 +110,14 @@ class Runtime:
     def spawn(self, on: int, work: Callable[..., Coroutine[Any, Any, None]], *args: Any) -> None:
         """Start the coroutine ``work(*args)`` if ``on`` is this rank."""
         if on == self.rank:
+            if self._current is not None and self._calls.knows(self._current):
+                self._check_last()
             clock = self._current.clock if self._current else Clock()
             self._ready.append((Task(work(*args), clock), None))
 
     def keep(self, n: int, k: int, value: Tensor) -> None:
         """Record column ``n`` of iteration ``k`` on this rank; in the order of iterations."""
-        self._calls.check_last()
+        self._check_last()
         self.outputs.state(n, k, value)
         self._records.add(n, k)
         if self._last is not None:
@@ -131,6 +136,7 @@ class Runtime:
 
         Await the result: True if the run ends here.
         """
+        self._check_last()
         return AnswerRequest(k, answer, change)
 
     def finish(self, outcome: Outcome) -> None:
@@ -139,10 +145,11 @@ class Runtime:
         When `run` has returned, every rank has recorded what it keeps of the last iteration.
         """
         assert self._current is not None
+        self._check_last()
         self.outcome = outcome
         self.clock = self._current.clock
         self.finished_at = self._events.now()
-        self._tell_all(Control.STOP, outcome.iterations)
+        self._post.tell_all(Control.STOP, outcome.iterations)
         self._end_after(outcome.iterations)
 
     def _end_after(self, k: int) -> None:
@@ -151,7 +158,9 @@ class Runtime:
         self._stopped = self._records.whole(k)
 
     def run(self) -> Generator[tuple[int, Tensor], bool | None, None]:
-        """Run until some rank calls `finish`; afterwards no message is under way.
+        """Run until some rank calls `finish`; then `close` it.
+
+        After an error it is closed already, if the ranks can still agree.
 
         Yields
         ------
@@ -177,17 +186,18 @@ class Runtime:
                 self._advance()
                 if self._stopped:
                     break
-                if self._asking is not None:
-                    yield from self._show(*self._asking)
+                if self._answers.asking is not None:
+                    self._ready.append((yield from self._answers.show()))
                     continue
-                while self._heard:
-                    yield self._heard.popleft()
+                yield from self._answers.heard()
                 self._look()
                 if self._take_in(0.0):
                     continue
                 batch = self._choose()
-                if self._asking is not None:
+                if self._answers.asking is not None:
                     continue
+                self._failures.note(self._calls.take_failed())
+                self._failures.weigh(self._answers.last + 1, self._last)
                 if batch:
                     self._ready += self._calls.call(batch)
                 elif not self._stopped:
@@ -198,30 +208,17 @@ class Runtime:
             raise
         except BaseException as error:  # also a key press, or a caller who does not go on
             try:
-                self._tell_all(Control.FAILURE)
+                self._post.tell_all(Control.FAILURE)
                 self._abandon()
             except Exception as second:
                 raise TransportError(f"{second}, after {error!r}") from error
             raise
-        self._abandon()
-        while self._heard:
-            yield self._heard.popleft()
+        self._drop()
+        yield from self._answers.heard()
 
-    def _show(
-        self, task: Task, asked: AnswerRequest
-    ) -> Generator[tuple[int, Tensor], bool | None, None]:
-        """Show an answer to the outputs, to the other ranks if they get it, and to the caller."""
-        self._asking = None
-        k, answer = asked.k, asked.answer
-        stop = bool(self.outputs.answer(k, answer, asked.change))
-        wanted = self.outputs.wants(k)
-        if wanted is not None:
-            self.outputs.decided(k, wanted)
-            self._tell_all(Control.WRITE if wanted else Control.PASS, k)
-        if self._shown is not None:
-            self._tell_all(Control.ANSWER, k, answer)
-        stop = bool((yield k, answer)) or stop
-        self._ready.append((task, stop))
+    def close(self) -> None:
+        """Wait until every rank does so; then no message is under way. See `Transport.close`."""
+        self._transport.close()
 
     def _look(self) -> None:
         """See whether the outputs end the run; if this rank was asked to end, tell the others."""
@@ -230,24 +227,26 @@ class Runtime:
         try:
             self.outputs.check()
         except Interrupted:
-            self._tell_all(Control.INTERRUPT)
+            self._post.tell_all(Control.INTERRUPT)
             raise
 
     def _advance(self) -> None:
         """Run coroutines until each awaits something that is not there yet."""
-        while self._ready and not self._stopped and self._asking is None:
+        while self._ready and not self._stopped and self._answers.asking is None:
             task, value = self._ready.popleft()
+            if task.dropped:
+                continue
             self._current = task
             try:
                 request = task.coroutine.send(value)
-            except StopIteration:
+            except (StopIteration, DroppedError):
                 continue
             finally:
                 self._current = None
             if isinstance(request, EvaluateRequest | Together):
                 self._calls.add(task, request)
             elif isinstance(request, AnswerRequest):
-                self._asking = task, request
+                self._answers.asking = task, request
             else:
                 self._ready += self._values.take(task, request.key)
 
@@ -263,7 +262,7 @@ class Runtime:
         meet = Calls.meeting(batch, self._values.delivered)
         if meet and len(meet) == len(batch):
             deadline = time.perf_counter() + PATIENCE * self._calls.last
-            while not (self._stopped or self._asking or meet <= self._values.delivered):
+            while not (self._stopped or self._answers.asking or meet <= self._values.delivered):
                 left = deadline - time.perf_counter()
                 if left <= 0:
                     break
@@ -286,7 +285,7 @@ class Runtime:
 
     def _put(self, cells: Cells, key: Key, data: Tensor | None) -> None:
         assert self._current is not None
-        self._calls.check_last()
+        self._check_last()
         if cells.made_on(key.n) != self.rank:
             raise RuntimeError(f"{key} is made on rank {cells.made_on(key.n)}, not {self.rank}")
         clock = self._current.clock
@@ -317,31 +316,35 @@ class Runtime:
             if key.cells == Control.STOP:
                 self._end_after(key.k)
             elif key.cells == Control.FAILURE:
-                raise PeerFailure(f"rank {key.n} failed")
+                self._failures.end(key.n)
+            elif key.cells == Control.FAILED:
+                self._failures.hear(key.n, key.k)
             elif key.cells == Control.INTERRUPT:
                 raise Interrupted(f"rank {key.n} was interrupted by a signal")
             elif key.cells in (Control.WRITE, Control.PASS):
                 self.outputs.decided(key.k, key.cells == Control.WRITE)
             elif key.cells == Control.ANSWER:
-                assert self._shown is not None
-                answer, _ = message.value(self._shown)
-                assert answer is not None
-                self._heard.append((key.k, answer))
+                self._answers.hear(message)
             else:
                 cells = self._cells[key.cells]
                 # Recorded is what has come, on the host: the device need not give it back.
                 self._deliver(cells, key, message.clock, *message.value(cells.layout))
         return bool(messages)
 
-    def _tell_all(self, control: Control, k: int = 0, data: Tensor | None = None) -> None:
-        others = [rank for rank in range(self.size) if rank != self.rank]
-        self._transport.send(others, Message(Key(control, self.rank, k), Clock(), data))
+    def _check_last(self) -> None:
+        """Check the last call before anything that came of it is recorded, sent or begun."""
+        self._calls.check_last()
+        if self._current is not None and self._current.dropped:
+            raise DroppedError
 
     def _abandon(self) -> None:
         """Drop what is still speculation and drain the messages under way."""
+        self._drop()
+        self._transport.close()
+
+    def _drop(self) -> None:
         for task in (*(t for t, _ in self._ready), *self._calls.tasks, *self._values.tasks):
             task.coroutine.close()
         self._ready.clear()
         self._calls.clear()
         self._values.clear()
-        self._transport.close()

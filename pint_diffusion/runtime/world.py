@@ -6,12 +6,15 @@ import os
 import socket
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeAlias, TypeVar
 
 from pint_diffusion.errors import InputError, PintError
+from pint_diffusion.runtime.limits import FOREVER, Limits, OnLost, Overdue, Seconds
+from pint_diffusion.runtime.pace import Pace
 
 if TYPE_CHECKING:
     import torch
@@ -25,9 +28,6 @@ T = TypeVar("T")
 
 Communicator: TypeAlias = "MPI.Comm | Literal['auto'] | None"
 """What a caller may name the processes of a run by, see `world_of`."""
-
-OnSilence = Callable[[str], None]
-"""Is told which rank has fallen silent, in a sentence."""
 
 _LAUNCHERS = (
     # name, size, rank, and a variable without which the first two do not speak of this process
@@ -122,8 +122,9 @@ class World(ABC):
         self,
         events: EventLog,
         device: torch.device,
-        patience: float | None,
-        on_silence: OnSilence | None = None,
+        limits: Limits = FOREVER,
+        pace: Pace | None = None,
+        on_lost: OnLost | None = None,
     ) -> Transport:
         """Make what moves the messages of one run; its time begins here, on all ranks at once.
 
@@ -133,11 +134,26 @@ class World(ABC):
             Is told when each message left and arrived.
         device : torch.device
             Where this rank's states live.
-        patience : float or None
-            Seconds of silence after which another rank is taken for lost; None: never.
-        on_silence : callable, optional
-            Is told who fell silent, before this rank's `Runtime` raises TransportError. A thread of
-            the transport calls it, so it is called during a network call too, and may end the job.
+        limits : Limits
+            What ends a run that does not go on.
+        pace : Pace, optional
+            Knows this rank's network calls.
+        on_lost : callable, optional
+            Is told by a thread of the transport, so during a network call too, before this rank's
+            `Runtime` raises TransportError. It may end the job.
+        """
+
+    @abstractmethod
+    def preparing(self, limit: Seconds, on_lost: OnLost) -> AbstractContextManager[World]:
+        """Prepare a run in a world where no rank waits for another one for ever.
+
+        Parameters
+        ----------
+        limit : float, "auto" or None
+            Seconds that a rank may take from one `barrier`, `gather` or `share` to the next, see
+            `gate.allowed`. If one takes longer, the others raise TransportError there.
+        on_lost : callable
+            Is told by a thread if this rank takes longer. It may end the job.
         """
 
     @abstractmethod
@@ -207,14 +223,28 @@ class LocalWorld(World):
         self,
         events: EventLog,
         device: torch.device,
-        patience: float | None,
-        on_silence: OnSilence | None = None,
+        limits: Limits = FOREVER,
+        pace: Pace | None = None,
+        on_lost: OnLost | None = None,
     ) -> Transport:
         """Make a transport with nobody to send to."""
         from pint_diffusion.runtime.transports.local import LocalTransport
 
         events.restart_clock()
-        return LocalTransport()
+        if limits.call is None or pace is None:
+            return LocalTransport()
+        return LocalTransport(Overdue(pace, limits.call, f"rank 0 on {self.host}"), on_lost)
+
+    @contextmanager
+    def preparing(self, limit: Seconds, on_lost: OnLost) -> Iterator[World]:
+        """Watch over this process alone."""
+        from pint_diffusion.runtime.gate import Gate
+
+        gate = Gate(0, [self.host], limit, on_lost)
+        try:
+            yield self
+        finally:
+            gate.close(well=True)
 
     def talk(self) -> Talk:
         """Talk to nobody."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeAlias
 
@@ -45,6 +46,21 @@ def no_boolean(value: Any) -> Any:
 def off(value: Any) -> Any:
     """Take off for None, as it is written, or as YAML makes it: false."""
     return None if value is False or value == "off" else value
+
+
+def limit(value: Any) -> Any:
+    """Take 0 for None too, and refuse other numbers that are no time."""
+    value = off(value)
+    if isinstance(value, str) and value != "auto":
+        with contextlib.suppress(ValueError):
+            value = float(value)
+    return None if not isinstance(value, str | None) and value == 0 else value
+
+
+Limit: TypeAlias = Annotated[
+    Literal["auto"] | Annotated[float, Field(gt=0, allow_inf_nan=False)] | None,
+    BeforeValidator(limit),
+]
 
 
 class SamplingSettings(OfNetwork, OfSpacing, FromFile):
@@ -145,6 +161,20 @@ class Settings(SamplingSettings):
         json_schema_extra=RUN | FREE,
         description="seconds of silence after which another rank is taken for lost and the job "
         "ended, at least twice its longest network call; or off",
+    )
+    call_limit: Limit = Field(
+        "auto",
+        json_schema_extra=RUN | FREE,
+        description="seconds that one network call may take before the job is ended; auto: 30 "
+        "times as long as the longest one seen, at least 60 s, and 600 s for the first call of a "
+        "rank; 0 or off: any time",
+    )
+    load_limit: Limit = Field(
+        "auto",
+        json_schema_extra=RUN | FREE,
+        description="seconds that a rank may take to load the network before the job is ended; "
+        "auto: 1800 s, and once a rank is ready 10 times what it took, at least 300 s; 0 or off: "
+        "any time",
     )
     warmup: bool = Field(
         False,

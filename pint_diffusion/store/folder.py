@@ -289,7 +289,7 @@ class Files(Output):
             if rows:
                 self._master.events[events_name(self._segment, rank)] = rows
 
-    def lost(self, cause: str) -> None:
+    def lost(self, cause: str, told_by: int | None) -> None:
         """Let the master say that a rank was lost, within seconds; from any thread of any rank."""
         if self._world.rank != 0:
             return

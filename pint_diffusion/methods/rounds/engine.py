@@ -188,7 +188,9 @@ class Rounds:
         asking = rows.asking(asked.open)
         seen = await Together(
             [
-                Ask("fine", rows.slots[at], k - 1, place=f"round {k}").rows(whole[at], levels[at])
+                Ask("fine", rows.slots[at], k - 1, place=f"round {k}", needed_by=k).rows(
+                    whole[at], levels[at]
+                )
                 for at in asking
             ]
         )

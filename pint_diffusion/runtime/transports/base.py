@@ -22,13 +22,17 @@ class Control(IntEnum):
     INTERRUPT = -3
     """The sender was asked to end the run."""
     ALIVE = -4
-    """The sender's communication thread runs; n and k are seconds and ms of its longest call."""
+    """The sender's communication thread runs; see `Watchdog.sign`."""
     WRITE = -5
     """Iteration k is to be written by every rank."""
     PASS = -6
     """Iteration k is not to be written."""
     ANSWER = -7
     """The answer of iteration k, for those who watch on other ranks; has a value."""
+    FAILED = -8
+    """To rank 0: an evaluation of the sender has failed that iteration k and later ones need."""
+    LOST = -9
+    """The run can't go on, for a reason that is sent along; rank n is to say so to the user."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,11 @@ class Message:
             return None, None
         host = self.data.view(layout.dtype).view(layout.shape)
         return host.to(layout.device, non_blocking=True), host
+
+
+def text_of(data: Tensor | None) -> bytes:
+    """Return what was sent along with a control message, as it has arrived."""
+    return b"" if data is None else data.numpy().tobytes()
 
 
 class Transport(Protocol):

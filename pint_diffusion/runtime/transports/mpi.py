@@ -8,6 +8,7 @@ talks to it through two queues and never calls MPI itself.
 
 from __future__ import annotations
 
+import math
 import struct
 import threading
 import time
@@ -25,8 +26,9 @@ from torch import Tensor
 from pint_diffusion.errors import TransportError
 from pint_diffusion.runtime.copies import SideStream, bind_thread
 from pint_diffusion.runtime.events import Event, EventLog
+from pint_diffusion.runtime.limits import OnLost
 from pint_diffusion.runtime.requests import Clock, Key
-from pint_diffusion.runtime.transports.base import Control, Message
+from pint_diffusion.runtime.transports.base import Control, Message, text_of
 from pint_diffusion.runtime.transports.watchdog import Watchdog
 
 HEADER = struct.Struct("=5i12x")
@@ -41,7 +43,10 @@ MOVING_PAUSE = 2e-4
 """Most seconds between two looks at a message under way: some libraries move it at each look."""
 
 DRAIN_TIMEOUT = 600.0
-"""Seconds that `MpiTransport.close` waits for the other ranks, whose last call may be long."""
+"""Seconds that the last messages may take once every rank has come to `MpiTransport.close`."""
+
+LAST_MESSAGE = 1.0
+"""Seconds in which a rank tells the others why the run can't go on."""
 
 
 class _Outgoing(NamedTuple):
@@ -78,8 +83,8 @@ class MpiTransport:
     device : torch.device
         Where states live. Those of a CUDA device go through pinned host memory.
     watchdog : Watchdog, optional
-        Tells when another rank has fallen silent.
-    on_silence : callable, optional
+        Tells when a rank does not go on.
+    on_lost : callable, optional
         Is told of it by the communication thread, before `receive` raises.
     """
 
@@ -89,7 +94,7 @@ class MpiTransport:
         events: EventLog,
         device: torch.device,
         watchdog: Watchdog | None = None,
-        on_silence: Callable[[str], None] | None = None,
+        on_lost: OnLost | None = None,
     ) -> None:
         self._comm = comm.Dup()
         self._comm.Set_name("pint_diffusion run")
@@ -97,7 +102,8 @@ class MpiTransport:
         self._device = device
         self._side = SideStream(device)
         self._watchdog = watchdog
-        self._on_silence = on_silence
+        self._on_lost = on_lost
+        self._lost: tuple[str, int] | None = None  # as another rank has told
         self._outbox: SimpleQueue[_Outgoing] = SimpleQueue()
         self._inbox: SimpleQueue[Message | None] = SimpleQueue()
         self._error: BaseException | None = None
@@ -142,7 +148,7 @@ class MpiTransport:
         Raises
         ------
         TransportError
-            If messages can no longer be moved, or if another rank has fallen silent.
+            If messages can no longer be moved, or if a rank does not go on.
         """
         messages: list[Message] = []
         try:
@@ -158,24 +164,25 @@ class MpiTransport:
     def close(self) -> None:
         """Take part in draining: every message sent to this rank is received, then MPI is free.
 
+        The other ranks are waited for as long as they are alive: one of them may be in a long call.
+
         Raises
         ------
         TransportError
-            As `receive`, or if the other ranks do not take part within `DRAIN_TIMEOUT`.
+            As `receive`, or if the last messages take longer than `DRAIN_TIMEOUT`.
         """
         self._closing.set()
         self._wake.set()
-        self._thread.join(DRAIN_TIMEOUT)
+        self._thread.join()
         if self._error is not None:
             self._fail()
-        if self._thread.is_alive():
-            raise TransportError(f"messages were still under way after {DRAIN_TIMEOUT:g} s")
         self._comm.Free()
 
     def _fail(self) -> NoReturn:
-        silence = isinstance(self._error, TransportError)
-        told = str(self._error) if silence else "the communication thread failed"
-        raise TransportError(told) from self._error
+        error = self._error
+        if isinstance(error, TransportError):
+            raise TransportError(str(error), error.told_by) from error
+        raise TransportError("the communication thread failed") from error
 
     # ---- the communication thread ------------------------------------------------------------
 
@@ -183,20 +190,26 @@ class MpiTransport:
         try:
             bind_thread(self._device)
             self._poll_until(self._closing.is_set)
-            # Signs of life go on until all ranks close: one of them may be in a long call.
+            # Signs of life go on until all ranks close.
             self._poll_until(self._comm.Ibarrier().Test)
             self._beating = False
+            late = time.monotonic() + DRAIN_TIMEOUT
             announced = np.empty_like(self._sent)
             sent = self._sent + self._beats
-            self._poll_until(self._comm.Ialltoall(sent, announced).Test)
-            self._poll_until(lambda: self._is_quiet() and (self._received == announced).all())
+            self._poll_until(self._comm.Ialltoall(sent, announced).Test, late)
+            drained = lambda: self._is_quiet() and (self._received == announced).all()  # noqa: E731
+            self._poll_until(drained, late)
         except BaseException as error:
             self._error = error
             self._inbox.put(None)
 
-    def _poll_until(self, done: Callable[[], bool]) -> None:
+    def _poll_until(self, done: Callable[[], bool], late: float = math.inf) -> None:
         pause = SHORTEST_PAUSE
         while not done():
+            if self._lost is not None:
+                self._give_up(*self._lost)
+            if time.monotonic() > late:
+                raise TransportError(f"messages were still under way after {DRAIN_TIMEOUT:g} s")
             if self._watchdog is not None and self._watchdog.is_time():
                 self._watch(self._watchdog)
             if self._progress():
@@ -207,18 +220,30 @@ class MpiTransport:
                 pause = min(2 * pause, MOVING_PAUSE if self._moving else LONGEST_PAUSE)
 
     def _watch(self, watchdog: Watchdog) -> None:
-        """Look for a rank that has fallen silent, and tell the others that this one has not."""
-        if (cause := watchdog.silent()) is not None:
-            if self._on_silence is not None:
-                self._on_silence(cause)
-            raise TransportError(cause)
+        """Look for a rank that does not go on, and tell the others that this one is alive."""
+        if (lost := watchdog.look()) is not None:
+            cause, told_by = lost
+            others = [peer for peer in range(self._comm.size) if peer != self._comm.rank]
+            self._say(others, Key(Control.LOST, told_by, 0), cause.encode())
+            soon = time.monotonic() + LAST_MESSAGE
+            while self._moving and time.monotonic() < soon:
+                self._finish_some()
+                time.sleep(SHORTEST_PAUSE)
+            self._give_up(cause, told_by)
         if self._beating:
-            for peer in watchdog.peers:
-                buffer = torch.empty(HEADER.size, dtype=torch.uint8)
-                key = Key(Control.ALIVE, *watchdog.longest_call())
-                HEADER.pack_into(buffer.numpy().data, 0, *key, 0, 0)
-                self._beats[peer] += 1
-                self._start_send(peer, key, buffer, self._events.now())
+            self._say(watchdog.peers, Key(Control.ALIVE, 0, 0), watchdog.sign())
+
+    def _give_up(self, cause: str, told_by: int) -> NoReturn:
+        if self._on_lost is not None:
+            self._on_lost(cause, told_by)
+        raise TransportError(cause, told_by)
+
+    def _say(self, peers: Sequence[int], key: Key, text: bytes) -> None:
+        """Start a message of this thread's own to other ranks."""
+        message = torch.frombuffer(bytearray(HEADER.pack(*key, 0, 0) + text), dtype=torch.uint8)
+        for peer in peers:
+            self._beats[peer] += 1
+            self._start_send(peer, key, message, self._events.now())
 
     def _is_quiet(self) -> bool:
         return self._outbox.empty() and not self._staged and not self._moving
@@ -282,8 +307,10 @@ class MpiTransport:
             key = Key(cells, n, k)
             data = move.buffer[HEADER.size :] if len(move.buffer) > HEADER.size else None
             if self._watchdog is not None:
-                self._watchdog.heard(move.peer, key)
-            if key.cells != Control.ALIVE:
+                self._watchdog.heard(move.peer, key, data)
+            if key.cells == Control.LOST:
+                self._lost = text_of(data).decode(), n
+            elif key.cells != Control.ALIVE:
                 self._inbox.put(Message(key, Clock(deep, calls), data))
         if key.cells >= 0:
             self._events.add(Event(key.n, key.k, kind, move.start, self._events.now()))
