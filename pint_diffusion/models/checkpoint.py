@@ -19,6 +19,7 @@ from pint_diffusion.models.diffusers_config import (
     read_scheduler,
 )
 from pint_diffusion.models.wrap import UNetDenoiser
+from pint_diffusion.small_file import refuse_irregular
 
 
 def load_checkpoint(
@@ -87,6 +88,11 @@ def _load_weights(folder: Path, device: torch.device, dtype: torch.dtype) -> tor
             f"{folder}: holds no .safetensors weights; pickled ones are never loaded, "
             "save the network again with safe_serialization=True"
         )
+    for file in sorted((*folder.glob("*.safetensors"), *folder.glob("*.json"))):
+        try:
+            refuse_irregular(file)
+        except ValueError as error:
+            raise InputError(f"{file} can't be read: {error}") from None
     try:
         network, report = unet.from_pretrained(
             str(folder),

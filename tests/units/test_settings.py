@@ -284,7 +284,7 @@ def test_the_command_prints_what_the_library_logs_and_takes_its_handler_away(
 
 def test_options_in_a_sentence_become_flags():
     assert (
-        flags.as_flags("`noise_tolerance` and `x0` of `A`") == "--noise-tolerance and --x0 of `A`"
+        flags.with_flags("`noise_tolerance` and `x0` of `A`") == "--noise-tolerance and --x0 of `A`"
     )
 
 
