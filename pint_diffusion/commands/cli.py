@@ -9,16 +9,18 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from pint_diffusion.commands.printing import print_cause, printed, tell
+from pint_diffusion.commands.printing import print_cause, printed, tell_error
 from pint_diffusion.commands.versions import version_text
 from pint_diffusion.errors import EXIT_NOT_CONVERGED, InputError, PintError
 from pint_diffusion.models import find_source
 from pint_diffusion.runtime.launcher import is_first, read_launcher, refuse_environment
 from pint_diffusion.runtime.world import LocalWorld, World, open_world
 from pint_diffusion.settings.reading import CommandSettings, help_of, parse
+from pint_diffusion.store.place import refuse_no_folder
 
 if TYPE_CHECKING:
-    from pint_diffusion.settings.run import SamplingSettings, Settings
+    from pint_diffusion.settings.compare import Compare
+    from pint_diffusion.settings.run import Settings
 
 HELP = """\
 usage: pint-diffusion COMMAND [options]
@@ -42,7 +44,7 @@ exit codes: 0 done, 1 failed, 2 bad input, 3 tolerance not reached, 4 network re
 wrong shape, 75 interrupted by a signal and can be resumed
 """
 
-Run = TypeVar("Run", bound="SamplingSettings")
+Job = TypeVar("Job", "Settings", "Compare")
 
 HELP_FLAGS = {"-h", "--help", "--help-all"}
 DEBUG = "--debug"
@@ -67,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if debug and (speaks or error.__cause__):
                 print_cause(error)
             if speaks:
-                tell("error", str(error), lines=not isinstance(error, InputError))
+                tell_error(error, debug)
             return error.exit_code
         except (Exception, KeyboardInterrupt):
             # The other ranks may be anywhere, so there is no agreeing with them.
@@ -189,8 +191,8 @@ def _compare(arguments: list[str], speaks: bool, open_once: Callable[[str], Worl
 
 
 def _agree(
-    read: Callable[[], Run], speaks: bool, open_once: Callable[[str], World]
-) -> tuple[Run, World] | None:
+    read: Callable[[], Job], speaks: bool, open_once: Callable[[str], World]
+) -> tuple[Job, World] | None:
     """Read settings on every rank and open the world; None where they were only to be printed.
 
     A file may be missing on one host only: the ranks agree on what is wrong.
@@ -205,6 +207,7 @@ def _agree(
             return None
         transport = settings.transport
         find_source(settings.model)
+        refuse_no_folder(settings.out)
     except InputError as error:
         wrong = error
     world = open_once(transport)
@@ -241,7 +244,6 @@ def _export(arguments: list[str], speaks: bool, open_once: Callable[[str], World
     elif speaks:
         from pint_diffusion.report import draw_pictures
         from pint_diffusion.store.master import read_run
-        from pint_diffusion.store.place import refuse_no_folder
 
         folder = settings.out or settings.run
         if settings.out is not None:

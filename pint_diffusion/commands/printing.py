@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Iterator
 from typing import Any
 
-from pint_diffusion.errors import InputWarning
+from pint_diffusion.errors import InputError, InputWarning, PintError
 from pint_diffusion.settings.flags import with_flags
 
 LEVELS = {logging.INFO: "note", logging.WARNING: "warning"}
@@ -32,6 +32,16 @@ def tell(level: str, text: str, lines: bool = False) -> None:
     text = with_flags(text)
     told = text if lines else one_line(text)
     print(f"pint-diffusion: {level}: {told}", file=sys.stderr, flush=True)
+
+
+def tell_error(error: PintError, debug: bool) -> None:
+    """Print an error; of bad input in one line, and that ``--debug`` says what is behind it."""
+    behind = error.__cause__
+    while isinstance(behind, PintError):
+        behind = behind.__cause__
+    bad_input = isinstance(error, InputError)
+    more = " (--debug says more)" if bad_input and behind and not debug else ""
+    tell("error", f"{error}{more}", lines=not bad_input)
 
 
 def one_line(text: str) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from pint_diffusion.errors import InputError, reason
+from pint_diffusion.errors import InputError
 from pint_diffusion.models.diffusers_config import (
     import_diffusers,
     read_json,
@@ -104,7 +104,10 @@ def _load_weights(folder: Path, device: torch.device, dtype: torch.dtype) -> tor
         )
         network = network.to(device)
     except Exception as error:
-        raise InputError(f"{folder}: the weights can't be loaded ({reason(error)})") from error
+        raise InputError(
+            f"{folder}: the weights can't be loaded ({type(error).__name__}): they are damaged or "
+            "do not fit config.json, so save the network again"
+        ) from error
     # diffusers fills missing weights with random numbers and goes on
     odd = [key for kind in ("missing_keys", "unexpected_keys") for key in report[kind]]
     if odd:

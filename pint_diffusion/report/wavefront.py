@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pint_diffusion.report.bound import even_steps
+from pint_diffusion.report.figure import new_figure
 from pint_diffusion.report.summary import MESSAGE_KINDS, bound_text, counts_points
 from pint_diffusion.runtime.events import EVALUATION_KINDS
 from pint_diffusion.store.record import RunRecord

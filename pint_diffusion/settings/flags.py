@@ -78,7 +78,7 @@ class Flag:
         inner = [get_args(kind)[0] for kind in kinds if get_origin(kind) is tuple]
         if inner:
             parts = text.split(",")
-            return [number(part) for part in parts] if is_number(inner[0]) else parts
+            return list(map(number, parts)) if is_number(kinds_of(inner[0])[0]) else parts
         return number(text) if any(map(is_number, kinds)) else text
 
     def of(self, settings: Options) -> Any:

@@ -55,6 +55,7 @@ _OPTIONAL: dict[str, Any] = {
     **dict.fromkeys(("converged", "exact"), bool),
     "precision": str,
     **dict.fromkeys(("wall_time", "evaluation_time", "sequential_wall_time"), _NUMBER),
+    "start_up_time": _NUMBER,
     "cores_per_rank": _NUMBER,
 }
 _LISTS: dict[str, Any] = {

@@ -141,7 +141,7 @@ def libraries() -> Iterator[Finding]:
     cuda = f"CUDA {torch.version.cuda}" if torch.cuda.is_available() else "no CUDA device"
     found = ", ".join([*versions(), f"HDF5 {h5py.version.hdf5_version}", cuda])
     yield Finding("libraries", "ok", found)
-    yield Finding("program", "ok", str(Path(__file__).parent.parent))
+    yield Finding("program", "ok", str(Path(__file__).parents[2]))
 
 
 def lost(world: World, silence: Silence) -> Finding:

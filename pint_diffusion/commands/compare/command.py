@@ -20,7 +20,6 @@ from pint_diffusion.runtime.device import set_precision, set_threads
 from pint_diffusion.runtime.world import World
 from pint_diffusion.settings.compare import Compare
 from pint_diffusion.solvers.linear import try_walk
-from pint_diffusion.store.place import refuse_no_folder
 
 LOG = logging.getLogger(__name__)
 
@@ -109,7 +108,6 @@ def compare(settings: Compare, world: World, denoiser: Denoiser | None = None) -
 
 def make_folder(folder: Path, force: bool) -> None:
     """Make the folder of a comparison, or take one that may be written over."""
-    refuse_no_folder(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if not force and any(folder.iterdir()):
