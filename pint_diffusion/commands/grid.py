@@ -11,6 +11,7 @@ from pint_diffusion.errors import InputError
 from pint_diffusion.grid import SLICINGS, TimeGrid, write_grid
 from pint_diffusion.grid.gits import best_path
 from pint_diffusion.settings.grid import GridSettings
+from pint_diffusion.small_file import refuse_no_place_for_file
 
 
 def make_grid_file(settings: GridSettings) -> TimeGrid:
@@ -63,10 +64,12 @@ def make_grid_file(settings: GridSettings) -> TimeGrid:
 
 def check_file(path: Path, force: bool) -> None:
     """Refuse a file that is there, or that has no folder to be in, before anything is computed."""
+    try:
+        refuse_no_place_for_file(path)
+    except ValueError as error:
+        raise InputError(f"{path} can't be written: {error}; give a file") from None
     if path.exists() and not force:
         raise InputError(f"{path} exists: give another name, or `force` to overwrite it")
-    if path.is_dir() or not path.parent.is_dir():
-        raise InputError(f"{path} can't be written: give a file in a folder that exists")
 
 
 def provenance(settings: GridSettings) -> list[str]:

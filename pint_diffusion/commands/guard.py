@@ -18,7 +18,7 @@ from pint_diffusion.runtime.limits import Limits, Overdue, Patrol, Seconds
 from pint_diffusion.runtime.pace import Pace
 from pint_diffusion.runtime.signals import ASKING
 from pint_diffusion.runtime.world import World
-from pint_diffusion.settings.flags import as_flags
+from pint_diffusion.settings.flags import with_flags
 
 PATIENCE = 8.0
 """Seconds after a SIGTERM in which a rank may end in order."""
@@ -106,7 +106,7 @@ class Guard:
         seconds, sentence = self._expect()
         assert self._guardian.stdin is not None
         with suppress(BrokenPipeError):
-            self._guardian.stdin.write(f"{seconds + MARGIN}\t{as_flags(sentence)}\n".encode())
+            self._guardian.stdin.write(f"{seconds + MARGIN}\t{with_flags(sentence)}\n".encode())
         return False
 
     @contextmanager

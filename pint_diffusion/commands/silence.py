@@ -13,7 +13,7 @@ from typing import NoReturn
 from pint_diffusion.errors import TransportError
 from pint_diffusion.output import Output
 from pint_diffusion.runtime.world import World
-from pint_diffusion.settings.flags import as_flags
+from pint_diffusion.settings.flags import with_flags
 
 GRACE = 5
 """Seconds that MPI may take to abort the job before the system ends this process."""
@@ -34,7 +34,7 @@ def end_job(world: World, cause: str, told_by: int) -> NoReturn:
     if told_by != world.rank:
         time.sleep(GRACE)
     print(
-        f"pint-diffusion: error: {as_flags(cause)}; the job is ended", file=sys.stderr, flush=True
+        f"pint-diffusion: error: {with_flags(cause)}; the job is ended", file=sys.stderr, flush=True
     )
     signal.alarm(GRACE)  # not by a thread: Abort keeps Python's lock
     world.abort(1)

@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from pint_diffusion.errors import InputError
 from pint_diffusion.grid.level import Level
 from pint_diffusion.grid.schedule import NoiseSchedule, Schedule
 from pint_diffusion.grid.slicing import check_bounds
+from pint_diffusion.small_file import LIMIT, read_small_file
+from pint_diffusion.yaml_text import dump_yaml, parse_yaml
 
 KEYS = ("t", "sigma", "alpha_bar", "bounds")
 
@@ -107,7 +108,12 @@ def write_grid(
     if bounds is not None:
         values["bounds"] = list(bounds)
     text = "".join(f"# {line}\n" for line in about)
-    text += yaml.safe_dump(values, sort_keys=False, default_flow_style=None, width=99)
+    text += dump_yaml(values, default_flow_style=None, width=99)
+    if len(text) > LIMIT:
+        raise InputError(
+            f"{path} would have more than {LIMIT / 1e6:g} MB, and no larger file is read: take "
+            "fewer `steps`"
+        )
     try:
         path.write_text(text, encoding="utf-8")
     except OSError as error:
@@ -116,10 +122,9 @@ def write_grid(
 
 def _load(path: Path) -> dict[Any, Any]:
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, ValueError, RecursionError) as error:
-        reason = " ".join(str(error).split())
-        raise _wrong(path, f"can't be read: {reason}") from None
+        values = parse_yaml(read_small_file(path)).values
+    except ValueError as error:
+        raise _wrong(path, f"can't be read: {error}") from None
     if values is None:
         raise _wrong(path, "is empty; it must give the levels, as in 'sigma: [80, 5, 0.5, 0]'")
     if not isinstance(values, dict):
@@ -132,12 +137,9 @@ def _numbers(path: Path, key: str, given: Any) -> np.ndarray[Any, np.dtype[np.fl
         raise _wrong(path, f"needs a list of at least two levels under {key}")
     numbers = []
     for entry in given:
-        try:
-            if not isinstance(entry, (int, float, str)) or isinstance(entry, bool):
-                raise ValueError
-            numbers.append(float(entry))  # YAML reads 1e-3 as text
-        except (ValueError, OverflowError):
-            raise _wrong(path, f"has {entry!r} under {key}, which is no number") from None
+        if not isinstance(entry, int | float) or isinstance(entry, bool):
+            raise _wrong(path, f"has {entry!r} under {key}, which is no number")
+        numbers.append(float(entry))
         if isnan(numbers[-1]):
             raise _wrong(path, f"has NaN under {key}")
     return np.array(numbers, dtype=np.float64)

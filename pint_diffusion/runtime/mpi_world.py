@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 from pint_diffusion.errors import InputError, PintError
 from pint_diffusion.runtime.gate import Gate
+from pint_diffusion.runtime.launcher import read_launcher
 from pint_diffusion.runtime.limits import FOREVER, Limits, OnLost, Seconds
 from pint_diffusion.runtime.pace import Pace
-from pint_diffusion.runtime.world import World, flush, read_launcher
+from pint_diffusion.runtime.world import World, flush
 
 try:
     from mpi4py import MPI

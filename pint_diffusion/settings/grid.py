@@ -8,7 +8,8 @@ from typing import ClassVar, Literal
 from pydantic import Field, PositiveInt
 
 from pint_diffusion.errors import InputError
-from pint_diffusion.settings.common import FILES, GRID, OfNetwork, OfSpacing, SpacingName
+from pint_diffusion.settings.flags import FILES, GRID
+from pint_diffusion.settings.network_and_levels import OfNetwork, OfSpacing, SpacingName
 
 
 class GridSettings(OfNetwork, OfSpacing):

@@ -177,7 +177,7 @@ CASES = {
     "a method without a name in YAML": (
         lambda f: [(f / "c.yaml").write_text("method: {window: 4}\n")]
         and ["--config", f / "c.yaml"],
-        "c.yaml: --method is {'window': 4}, but must be a name",
+        "c.yaml, line 1: --method is {'window': 4}, but must be a name",
     ),
     "a flow that starts where sigma is infinite": (
         lambda f: [
