@@ -5,10 +5,18 @@ from __future__ import annotations
 import types
 from collections.abc import Mapping
 from enum import Enum
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import Annotated, Any, ClassVar, Generic, TypeVar, Union, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
+from pydantic.fields import FieldInfo
 
 from pint_diffusion import third_party
 from pint_diffusion.errors import InputError
@@ -20,6 +28,16 @@ computed, or how long, but not what.
 
 NEW: dict[str, Any] = {"resume": "new"}
 """``json_schema_extra`` of an option of runs that begin, which `resume` does not take."""
+
+
+def said_of(field: FieldInfo) -> Mapping[str, Any]:
+    """Return what is said of a field beside its type, default and description."""
+    return field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
+
+
+def resume_rule(field: FieldInfo) -> str:
+    """Return what `resume` does with an option: "same", "free" to change, or "new" runs only."""
+    return str(said_of(field).get("resume", "same"))
 
 
 class Options(BaseModel):
@@ -119,6 +137,9 @@ class Options(BaseModel):
         return repr(self)
 
 
+PlacedPath = Annotated[Path | None, AfterValidator(lambda path: path and third_party.placed(path))]
+"""A path, or None; it means the same from any folder, also when a run is resumed."""
+
 T = TypeVar("T")
 Kind = TypeVar("Kind", bound=Options)
 
@@ -162,6 +183,7 @@ class Registry(dict[str, type[Kind]], Generic[Kind]):
                 f"unknown {what} {name!r}: it is one of {', '.join(self)}, or module:Class or "
                 "path/to/file.py:Class"
             )
+        name = third_party.absolute(name)
         if name not in self._others:
             found = third_party.load(name)
             if not (isinstance(found, type) and issubclass(found, self.base)):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,6 +9,7 @@ from numpy.typing import NDArray
 
 from pint_diffusion.report.bound import even_steps
 from pint_diffusion.report.figure import new_figure
+from pint_diffusion.report.pictures import Drawn
 from pint_diffusion.report.summary import MESSAGE_KINDS, bound_text, counts_points
 from pint_diffusion.runtime.events import EVALUATION_KINDS
 from pint_diffusion.store.record import RunRecord
@@ -30,7 +30,7 @@ _WAIT, _NO_ITERATION = "#e6e6e6", "#999999"
 _MANY = 9  # iterations, from which on a colour bar replaces the legend's entries
 
 
-def draw_wavefront(record: RunRecord, path: str | Path) -> None:
+def draw_wavefront(record: RunRecord, path: Drawn) -> None:
     """Draw the measured Gantt chart of a run as one PNG.
 
     Every rank is a lane, rank 0 at the top. A box is a network evaluation, and its colour is the
@@ -44,8 +44,8 @@ def draw_wavefront(record: RunRecord, path: str | Path) -> None:
     ----------
     record : RunRecord
         The finished run. Time and memory grow linearly with the number of its events.
-    path : path
-        The file to write, ``wavefront.png``.
+    path : path, or a file to write into
+        The picture, ``wavefront.png``.
     """
     ranks, events = max(1, int(record.facts["ranks"])), record.events
     evaluations = events[np.isin(events["kind"], EVALUATION_KINDS)]

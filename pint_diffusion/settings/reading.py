@@ -9,7 +9,7 @@ from typing import Any, ClassVar, TypeVar
 from pydantic import Field
 
 from pint_diffusion.errors import InputError
-from pint_diffusion.options import FREE, NEW, Options, plain
+from pint_diffusion.options import FREE, NEW, Options, plain, said_of
 from pint_diffusion.settings import flags, help
 from pint_diffusion.small_file import read_small_file
 from pint_diffusion.yaml_text import Yaml, dump_yaml, parse_yaml
@@ -42,7 +42,7 @@ class CommandSettings(Options):
     def told(self) -> dict[str, Any]:
         """Return every setting, as YAML has them, in the order of help."""
         fields = type(self).model_fields
-        names = [name for name in self.stated() if not flags.extra(fields[name]).get("of_reading")]
+        names = [name for name in self.stated() if not said_of(fields[name]).get("of_reading")]
         values = plain(self)
         return {name: values[name] for name in sorted(names, key=self._place)}
 
@@ -191,7 +191,7 @@ def read_config(path: Path, kind: type[CommandSettings]) -> Yaml:
     if not isinstance(file.values, dict):
         raise InputError(f"`config` {path} must hold lines like 'steps: 64'")
     fields = kind.model_fields
-    known = [name for name in kind.stated() if not flags.extra(fields[name]).get("of_reading")]
+    known = [name for name in kind.stated() if not said_of(fields[name]).get("of_reading")]
     for key in file.values:
         if key not in known:
             raise InputError(

@@ -12,7 +12,7 @@ from pint_diffusion.build.coarse import Coarse
 from pint_diffusion.build.time_grid import MOST_STEPS
 from pint_diffusion.errors import InputError
 from pint_diffusion.methods import METHODS, AnyMethod, Parareal
-from pint_diffusion.options import FREE, NEW
+from pint_diffusion.options import FREE, NEW, PlacedPath
 from pint_diffusion.runtime.device import Attention
 from pint_diffusion.runtime.world import WORLDS
 from pint_diffusion.settings.flags import FILES, GRID, RUN
@@ -65,7 +65,7 @@ class SamplingSettings(OfNetwork, OfSpacing, FromFile):
     spacing: SpacingName = Field(
         "trailing", json_schema_extra=GRID, description="where the noise levels of the steps lie"
     )
-    grid: Path | None = Field(
+    grid: PlacedPath = Field(
         None,
         json_schema_extra=GRID,
         description="grid file with the noise levels, instead of --steps and --spacing",
