@@ -19,6 +19,7 @@ from pint_diffusion.build.agreement import refuse_differences
 from pint_diffusion.build.coarse import Coarse
 from pint_diffusion.build.from_objects import sampling_of_objects
 from pint_diffusion.build.plan import Batching, Plan, make_plan, tell_doubt
+from pint_diffusion.build.probe import refuse_dependent_rows
 from pint_diffusion.errors import PintError, RunFailed, reason
 from pint_diffusion.grid import Spacing, TimeGrid
 from pint_diffusion.methods import Method
@@ -54,6 +55,7 @@ def sample(
     verify: bool = False,
     watchdog: float | None = SILENCE,
     call_limit: Seconds = "auto",
+    trust_rows: bool = False,
 ) -> Run:
     """Draw samples, parallel in time.
 
@@ -107,6 +109,9 @@ def sample(
         Seconds that one network call may take. ``auto``: 30 times as long as the longest one seen,
         and at least 60 s, 600 s for the first call of a rank; None: any time. A rank that is stuck
         logs it, and the others raise TransportError.
+    trust_rows : bool
+        Take it that the network answers each row of a call by itself, and do not try it. It is
+        tried with two calls before a run, and once in a process.
 
     Returns
     -------
@@ -124,7 +129,9 @@ def sample(
         network call.
     """
     what = (network, method, solver, steps, samples, seed, spacing, grid, noise, coarse, corrector)
-    plan, world, limits = _plan(comm, watchdog, call_limit, batching, dtype, device, *what)
+    plan, world, limits = _plan(
+        comm, watchdog, call_limit, trust_rows, batching, dtype, device, *what
+    )
     memory = Answers()
     try:
         run = solve(plan, world, [memory, *outputs, Logged(world)], verify, limits)
@@ -160,6 +167,7 @@ def iterate(
     gather: bool = False,
     watchdog: float | None = SILENCE,
     call_limit: Seconds = "auto",
+    trust_rows: bool = False,
 ) -> Generator[tuple[int, Tensor], None, Run]:
     """Draw samples, and look at the answer of every iteration as soon as it is there.
 
@@ -171,7 +179,7 @@ def iterate(
     ----------
     network, method, solver, steps, samples, seed, spacing, grid, noise, coarse, corrector
         See `sample`.
-    batching, dtype, device, comm, outputs, watchdog, call_limit
+    batching, dtype, device, comm, outputs, watchdog, call_limit, trust_rows
         See `sample`.
     gather : bool
         Every rank gets every answer. Else rank 0 alone does, and the loops of the others have no
@@ -197,7 +205,9 @@ def iterate(
         As `sample`, from the loop.
     """
     what = (network, method, solver, steps, samples, seed, spacing, grid, noise, coarse, corrector)
-    plan, world, limits = _plan(comm, watchdog, call_limit, batching, dtype, device, *what)
+    plan, world, limits = _plan(
+        comm, watchdog, call_limit, trust_rows, batching, dtype, device, *what
+    )
     outputs = [*outputs, Logged(world)]
     return _turns(begin(plan, world, outputs, False, limits, everywhere=gather), world)
 
@@ -229,6 +239,7 @@ def _plan(
     comm: Communicator,
     watchdog: float | None,
     call_limit: Seconds,
+    trust_rows: bool,
     batching: Batching,
     dtype: torch.dtype | str | None,
     device: torch.device | str | None,
@@ -249,6 +260,8 @@ def _plan(
             raise RunFailed(reason(error)) from error
 
     plan = world.agree(make)
-    refuse_differences(plan, world)
+    refuse_differences(plan, world, repr(trust_rows))
+    if not trust_rows:
+        refuse_dependent_rows(plan, world)
     tell_doubt(plan, world.rank)
     return plan, world, limits

@@ -10,6 +10,7 @@ from functools import partial
 from pint_diffusion.build.agreement import refuse_differences
 from pint_diffusion.build.from_settings import plan_of
 from pint_diffusion.build.plan import Plan, tell_doubt
+from pint_diffusion.build.probe import refuse_dependent_rows
 from pint_diffusion.commands.check.quick import refuse_or_warn
 from pint_diffusion.commands.guard import Guard
 from pint_diffusion.commands.silence import EndJob, end_job, ending
@@ -98,7 +99,9 @@ def prepare(settings: Settings, world: World, denoiser: Denoiser | None) -> Plan
     refuse_differences(plan, world, settings.to_yaml())
     world.agree(lambda: refuse_own_start(settings))
     tell_doubt(plan, world.rank)
-    if settings.warmup:
+    if not settings.trust_rows:
+        refuse_dependent_rows(plan, world)
+    elif settings.warmup:
         with contextlib.suppress(PintError):  # the run itself will say where it went wrong
             warm_up(plan)
         world.barrier()

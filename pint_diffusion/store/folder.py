@@ -30,7 +30,6 @@ from pint_diffusion.store.manifest import Writing
 from pint_diffusion.store.names import MANIFEST, MASTER, PARTS, events_name
 from pint_diffusion.store.part import RUN
 from pint_diffusion.store.reserve import Reserve
-from pint_diffusion.store.restart import fingerprint
 from pint_diffusion.store.writer import Writer
 
 SOME_MORE = 1 << 16
@@ -100,8 +99,7 @@ class Files(Output):
     def open(self, plan: Plan, world: World, events: EventLog) -> Restart | None:
         """Lock the folder, find where to resume, and write what is known before the clock."""
         self._world, self._events = world, events
-        networks = [evaluator.denoiser for evaluator in plan.evaluators]
-        identity = fingerprint(networks, plan.problem.noise) if world.rank == 0 else ""
+        identity = plan.fingerprint if world.rank == 0 else ""
         try:
             given = self.path, self._force, self._resume, plan, identity, world
             begun = take(*given, self._held)
