@@ -20,7 +20,7 @@ from pint_diffusion.build.coarse import Coarse
 from pint_diffusion.build.from_objects import sampling_of_objects
 from pint_diffusion.build.plan import Batching, Plan, make_plan, tell_doubt
 from pint_diffusion.build.probe import refuse_dependent_rows
-from pint_diffusion.errors import PintError, RunFailed, reason
+from pint_diffusion.errors import RunFailed
 from pint_diffusion.grid import Spacing, TimeGrid
 from pint_diffusion.methods import Method
 from pint_diffusion.models.denoiser import Denoiser
@@ -249,15 +249,8 @@ def _plan(
     world, limits = world_of(comm), Limits(watchdog, call_limit)
 
     def make() -> Plan:
-        try:
-            limits.check()
-            return make_plan(sampling_of_objects(world, batching, dtype, device, *what), world)
-        except PintError:
-            raise
-        except Exception as error:  # of an object that was given; the other ranks must hear of it
-            if world.size == 1:
-                raise
-            raise RunFailed(reason(error)) from error
+        limits.check()
+        return make_plan(sampling_of_objects(world, batching, dtype, device, *what), world)
 
     plan = world.agree(make)
     refuse_differences(plan, world, repr(trust_rows))

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeAlias, TypeVar
 
-from pint_diffusion.errors import InputError, PintError
+from pint_diffusion.errors import InputError, PintError, RunFailed, reason
 from pint_diffusion.runtime.launcher import read_launcher
 from pint_diffusion.runtime.limits import FOREVER, Limits, OnLost, Overdue, Seconds
 from pint_diffusion.runtime.pace import Pace
@@ -139,17 +139,22 @@ class World(ABC):
         that of all; any other error names the rank that has it. Ranks that are done early sleep.
         """
         error: PintError | None = None
+        cause: Exception | None = None
         result: Any = None
         try:
             result = check()
         except PintError as caught:
-            error = caught
+            error = cause = caught
+        except Exception as caught:  # the other ranks would wait for this one
+            if self.size == 1:
+                raise
+            error, cause = RunFailed(reason(caught)), caught
         self.barrier()
         for rank, (host, first) in enumerate(self.gather((self.host, error))):
             if first is not None:
                 everywhere = rank == 0 and isinstance(first, InputError)
                 told = str(first) if everywhere else f"rank {rank} on {host}: {first}"
-                raise type(first)(told) from error
+                raise type(first)(told) from cause
         return result
 
     def host_cores(self) -> int:

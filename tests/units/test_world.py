@@ -9,7 +9,7 @@ import pytest
 import torch
 from helpers.runs import run, run_alone
 
-from pint_diffusion.errors import InputError, TransportError
+from pint_diffusion.errors import InputError, RunFailed, TransportError
 from pint_diffusion.runtime.events import EventLog
 from pint_diffusion.runtime.launcher import read_launcher
 from pint_diffusion.runtime.transports.watchdog import Watchdog
@@ -173,3 +173,15 @@ def test_a_call_that_is_longer_than_the_patience_is_no_silence():
     other.heard(0, Key(Control.FAILURE, 2, 500))  # says nothing of its calls
     time.sleep(0.3)
     assert "rank 0 on here has been silent" in other.silent()
+
+
+def test_what_is_raised_on_one_rank_of_an_agreement_is_raised_on_all(world):
+    """Also what is no error of the package's own: the other ranks must not wait for ever."""
+
+    def check():
+        if world.rank == world.size - 1:
+            raise KeyError("odd")
+
+    with pytest.raises((KeyError, RunFailed), match="odd"):
+        world.agree(check)
+    assert world.agree(lambda: world.rank) == world.rank
