@@ -34,7 +34,7 @@ VARIABLES = {
 }
 FLAGS = ["--batching", "off", "--tolerance", "1e-6"]
 
-pytestmark = [pytest.mark.timeout(400), pytest.mark.xdist_group("slurm")]
+pytestmark = [pytest.mark.timeout(300), pytest.mark.alone]
 
 
 @dataclass
@@ -55,7 +55,7 @@ class Job:
     def end(self) -> int:
         """Wait for its end and return its exit code."""
         try:
-            said, _ = self.process.communicate(timeout=300)
+            said, _ = self.process.communicate(timeout=200)
         except subprocess.TimeoutExpired:
             self.process.kill()
             pytest.fail(f"job {self.number} did not end: {self.about}\n{self.log}")
@@ -139,7 +139,7 @@ def test_every_script_is_submitted_here():
 def test_a_lost_node_and_a_killed_rank_put_the_job_back_and_it_resumes(jobs, undisturbed):
     killed, loser = jobs["killed"], jobs["loser"]
     for job in (killed, loser):
-        deadline = time.monotonic() + 150
+        deadline = time.monotonic() + 90
         while iterations(job.folder / f"pint_run_{job.number}") < 1:
             assert time.monotonic() < deadline, (job.about, job.log)
             assert job.process.poll() is None, job.log
