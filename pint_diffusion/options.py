@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import Enum
-from pathlib import PurePath
-from typing import Any, ClassVar, Generic, TypeVar
+from pathlib import Path, PurePath
+from typing import Annotated, Any, ClassVar, Generic, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
+from pydantic.fields import FieldInfo
 
 from pint_diffusion import third_party
 from pint_diffusion.errors import InputError
@@ -16,6 +17,16 @@ FREE: dict[str, Any] = {"resume": "free"}
 """``json_schema_extra`` of an option that `resume` may change: it says when or where something is
 computed, or how long, but not what.
 """
+
+
+def said_of(field: FieldInfo) -> Mapping[str, Any]:
+    """Return what is said of a field beside its type, default and description."""
+    return field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
+
+
+def resume_rule(field: FieldInfo) -> str:
+    """Return what `resume` does with an option: "same", "free" to change, or "new" runs only."""
+    return str(said_of(field).get("resume", "same"))
 
 
 class Options(BaseModel):
@@ -102,6 +113,9 @@ class Options(BaseModel):
         return repr(self)
 
 
+PlacedPath = Annotated[Path | None, AfterValidator(lambda path: path and third_party.placed(path))]
+"""A path, or None; it means the same from any folder, also when a run is resumed."""
+
 T = TypeVar("T")
 Kind = TypeVar("Kind", bound=Options)
 
@@ -145,6 +159,7 @@ class Registry(dict[str, type[Kind]], Generic[Kind]):
                 f"unknown {what} {name!r}: it is one of {', '.join(self)}, or module:Class or "
                 "path/to/file.py:Class"
             )
+        name = third_party.absolute(name)
         if name not in self._others:
             found = third_party.load(name)
             if not (isinstance(found, type) and issubclass(found, self.base)):

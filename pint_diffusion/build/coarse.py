@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import cache, partial
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, PositiveInt
+from pydantic import AfterValidator, Field, PositiveInt
 from torch import Tensor
 
 from pint_diffusion.errors import InputError
+from pint_diffusion.models.kinds import absolute
 from pint_diffusion.numerics.noise import StepNoise
 from pint_diffusion.options import Options
 from pint_diffusion.solvers import DDIM, SOLVERS, AnySolver
@@ -38,7 +39,7 @@ class Coarse(Options):
         description="of a stochastic solver's coarse steps: none (they are made by ddim), or the "
         "weighted sum of the noise of the fine steps",
     )
-    model: Any = Field(
+    model: Annotated[Any, AfterValidator(absolute)] = Field(
         None, description="network of the coarse steps, or its name; the fine one if not given"
     )
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from pint_diffusion.errors import InputError
 from pint_diffusion.methods.method import Sliced
 from pint_diffusion.options import Options
-from pint_diffusion.settings.flags import Flag, flags_of
+from pint_diffusion.settings.flags import Flag, flags_of, read
 from pint_diffusion.settings.reading import read_flat
 from pint_diffusion.settings.run import Settings
+from pint_diffusion.store.directory import Directory
 from pint_diffusion.store.restart import read_start
+from pint_diffusion.store.trust import named_code, refuse_strange_code
 
 
 def settings_of(folder: Path, arguments: Sequence[str]) -> Settings:
@@ -21,9 +23,17 @@ def settings_of(folder: Path, arguments: Sequence[str]) -> Settings:
     Raises
     ------
     InputError
-        If there is no run, or if a flag would make it another one.
+        If there is no run, if a flag would make it another one, or if the run names code that is
+        not known to be the user's.
     """
-    config, _, bounds = read_start(folder)
+    try:
+        here = Directory.of(folder)
+    except OSError as error:
+        what = "is a file: give the folder of the run" if folder.is_file() else error.strerror
+        raise InputError(f"{folder} {what}") from None
+    config, facts, bounds = read_start(here)
+    code = named_code(config)
+    refuse_strange_code(here, code, facts["code"], named_again(code, arguments))
     config = {name: value for name, value in config.items() if name not in ("out", "force")}
     before, flat = Settings(**config), read_flat(Settings, arguments, config)
     settings = Settings.from_flat(config, **flat)
@@ -36,6 +46,12 @@ def settings_of(folder: Path, arguments: Sequence[str]) -> Settings:
         divided = {"bounds": bounds, "slices": None, "slicing": "even"}
         method = method.model_copy(update=divided)
     return settings.model_copy(update={"out": folder, "method": method})
+
+
+def named_again(code: Iterable[str], arguments: Sequence[str]) -> dict[str, str]:
+    """Return what the user names, of options that name code of a third party; this loads none."""
+    asked = [Flag(option, (option,), Settings.model_fields["model"], "") for option in code]
+    return read(asked, arguments)[0]
 
 
 def refuse_difference(flag: Flag, old: Any, new: Any, folder: Path) -> None:

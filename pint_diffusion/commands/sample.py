@@ -22,9 +22,9 @@ from pint_diffusion.runtime.device import keep_memory, set_precision, set_thread
 from pint_diffusion.runtime.signals import listening
 from pint_diffusion.runtime.world import World
 from pint_diffusion.settings.run import Settings
-from pint_diffusion.store.clear import STREAM
 from pint_diffusion.store.folder import Files
 from pint_diffusion.store.master import read_run
+from pint_diffusion.store.names import STREAM
 from pint_diffusion.store.record import RunRecord
 
 LOG = logging.getLogger(__name__)
@@ -103,7 +103,7 @@ def run_job(
                 "a signal ended the sequential sampler of `verify`; the run is complete",
                 extra={"rank": 0},
             )
-        return world.agree(lambda: read_and_draw(settings) if world.rank == 0 else None)
+        return world.agree(lambda: read_and_draw(files) if world.rank == 0 else None)
 
 
 class Asked(Output):
@@ -142,7 +142,7 @@ def refuse_own_start(settings: Settings) -> None:
             )
 
 
-def read_and_draw(settings: Settings) -> RunRecord:
+def read_and_draw(files: Files) -> RunRecord:
     """Read the files back, as a user would, and draw the pictures from them.
 
     Raises
@@ -150,12 +150,12 @@ def read_and_draw(settings: Settings) -> RunRecord:
     StoreError
         If these can't be written.
     """
-    record = read_run(settings.out)
+    record = read_run(files.path)
     try:
-        draw_pictures(record, settings.out)
+        draw_pictures(record, files.directory)
     except OSError as error:
         raise StoreError(
-            f"the run is complete, but its pictures could not be written to {settings.out}: "
+            f"the run is complete, but its pictures could not be written to {files.path}: "
             f"{error.strerror}; 'pint-diffusion export' draws them"
         ) from None
     return record

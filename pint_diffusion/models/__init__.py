@@ -48,5 +48,5 @@ def load_denoiser(
     source, name = find_source(spec)
     network = source.load(name, torch.device(device), torch.float32 if dtype is None else dtype)
     with contextlib.suppress(AttributeError):  # a network of the user's own may have no room
-        network.source = name  # type: ignore[attr-defined]
+        network.source = source.absolute(name)  # type: ignore[attr-defined]
     return network

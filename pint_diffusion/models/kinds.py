@@ -9,11 +9,13 @@ import json
 import os
 import zipfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from pint_diffusion import third_party
 from pint_diffusion.errors import InputError
 from pint_diffusion.models.source import Source
 from pint_diffusion.options import registered
+from pint_diffusion.third_party import placed
 
 if TYPE_CHECKING:
     import torch
@@ -35,6 +37,10 @@ class Checkpoint(Source):
     def takes(self, spec: str) -> bool:
         """Return whether the name is a folder."""
         return os.path.isdir(spec)
+
+    def absolute(self, spec: str) -> str:
+        """Return the absolute path."""
+        return str(placed(Path(spec)))
 
     def peek(self, spec: str) -> tuple[int, tuple[int, ...]]:
         """Read the network's configuration."""
@@ -59,10 +65,11 @@ class Mixture(Source):
     """A Gaussian mixture in an .npz file: ``gmm:FILE.npz``."""
 
     form = "gmm:FILE.npz for a Gaussian mixture"
+    prefix = "gmm:"
 
-    def takes(self, spec: str) -> bool:
-        """Return whether the name begins with ``gmm:``."""
-        return spec.startswith("gmm:")
+    def absolute(self, spec: str) -> str:
+        """Return the name with the absolute path of the file."""
+        return f"{self.prefix}{placed(Path(spec[4:]))}"
 
     def check(self, spec: str) -> None:
         """Check that the file exists."""
@@ -88,9 +95,7 @@ class Mixture(Source):
 class Given(Source):
     """A network that a program gave as an object: its run is resumed by that program."""
 
-    def takes(self, spec: str) -> bool:
-        """Tell whether the name begins with `GIVEN`."""
-        return spec.startswith(GIVEN)
+    prefix = GIVEN
 
     def check(self, spec: str) -> None:
         """Refuse it."""
@@ -108,6 +113,10 @@ class Factory(Source):
     def takes(self, spec: str) -> bool:
         """Return whether the name has a colon."""
         return ":" in spec
+
+    def absolute(self, spec: str) -> str:
+        """Return the name with the absolute path of the file, if it has one."""
+        return third_party.absolute(spec)
 
     def check(self, spec: str) -> None:
         """Check the form of the name, and that the file exists."""
@@ -159,6 +168,22 @@ def find_source(spec: str | None) -> tuple[Source, str]:
             return source, spec
     found = "is a file" if os.path.isfile(spec) else "no such directory"
     raise InputError(f"`model` {spec!r}: {found}; {advice()}")
+
+
+def absolute(spec: Any) -> Any:
+    """Return a name of a model that means the same from any folder; leave other things alone."""
+    takers = (source for source in SOURCES if isinstance(spec, str) and source.takes(spec))
+    taker = next(takers, None)
+    return spec if taker is None else taker.absolute(spec)
+
+
+def runs_code(spec: str) -> bool:
+    """Return whether loading a model may run code that the name names.
+
+    What is on disk does not matter: it may be something else when the model is loaded.
+    """
+    prefixes = tuple(source.prefix for source in SOURCES if source.prefix)
+    return ":" in spec and not spec.startswith(prefixes)
 
 
 def peek(spec: str | None) -> tuple[int, tuple[int, ...]]:

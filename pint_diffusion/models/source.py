@@ -19,13 +19,20 @@ class Source:
     ----------
     form : str
         Form of its names, for error messages.
+    prefix : str
+        What its names begin with, if all do.
     """
 
     form = ""
+    prefix = ""
 
     def takes(self, spec: str) -> bool:
         """Return whether a name is of this kind."""
-        raise NotImplementedError
+        return bool(self.prefix) and spec.startswith(self.prefix)
+
+    def absolute(self, spec: str) -> str:
+        """Return a name that means the same from any folder."""
+        return spec
 
     def check(self, spec: str) -> None:
         """Check a name without loading anything.

@@ -16,10 +16,15 @@ from pint_diffusion.errors import InputError, StoreError
 from pint_diffusion.options import plain
 from pint_diffusion.settings.flags import flags_of, place_of
 from pint_diffusion.settings.run import Settings
+from pint_diffusion.store.directory import Directory
+from pint_diffusion.store.facts import read_facts, read_settings
 from pint_diffusion.store.manifest import Manifest, parts_of
-from pint_diffusion.store.master import EVENTS, open_master, own_dataset, read_facts, read_settings
-from pint_diffusion.store.part import FOLDER, PartName, check_part
+from pint_diffusion.store.master import open_master, own_dataset
+from pint_diffusion.store.names import EVENTS, PARTS
+from pint_diffusion.store.part import RUN, PartName, read_own
 
+_WORDS = ("missing", "changed", "another run")
+"""Words for what is wrong with a part."""
 _SHOWN = 20
 """Most rows of the table; of more iterations it shows the last ones."""
 
@@ -40,8 +45,8 @@ class Inspection:
         Shape of the answer so far.
     manifest : Manifest
         Complete iterations.
-    problems : dict of PartName to str
-        Missing, torn or changed parts of these, and which of the three.
+    problems : dict of str to str
+        Files of the run that are missing, torn, changed or of another run, and which of the four.
     age : float
         Age of the newest file in seconds.
     """
@@ -52,12 +57,12 @@ class Inspection:
     change: NDArray[np.float64]
     samples: tuple[int, ...] | None
     manifest: Manifest
-    problems: dict[PartName, str]
+    problems: dict[str, str]
     age: float
 
     @property
     def whole(self) -> bool:
-        """Whether the parts of all complete iterations are whole."""
+        """Whether the parts of all complete iterations are whole, and the event files."""
         return not self.problems
 
 
@@ -67,7 +72,8 @@ def inspect_run(folder: Path) -> Inspection:
     Raises
     ------
     InputError
-        If there is no run, or if its master file or manifest can't be read.
+        If there is no run, if its master file or manifest can't be read, or if they are of two
+        runs.
     """
     if not folder.is_dir():
         raise InputError(f"{folder} is no folder of a run")
@@ -76,9 +82,10 @@ def inspect_run(folder: Path) -> Inspection:
         config = read_settings(facts)
         change = own_dataset(file, "change")[:]
         samples = own_dataset(file, "samples").shape if "samples" in file else None
-    manifest = _complete(folder)
+    here = Directory.of(folder)
+    manifest = _complete(here, facts[RUN])
     while problems := _problems(manifest):
-        before, manifest = manifest, _complete(folder)
+        before, manifest = manifest, _complete(here, facts[RUN])
         if before.rows == manifest.rows:  # else the run goes on, and has deleted old parts
             break
     written = max((path.stat().st_mtime for path in folder.glob("*.[hj]*[5n]")), default=0.0)
@@ -91,26 +98,31 @@ def inspection_table(found: Inspection) -> str:
     rows = [*_what_runs(found), *_what_is_there(found), ("resume", _resume_text(found))]
     lines = [f"{name:<15}{text}" for name, text in rows]
     lines += _iterations(found)
-    wrong = [f"{FOLDER}/{part} {what}" for part, what in sorted(found.problems.items())]
+    wrong = [f"{name} {what}" for name, what in sorted(found.problems.items())]
     return "\n".join([*lines, *(["", *wrong] if wrong else [])])
 
 
-def _complete(folder: Path) -> Manifest:
+def _complete(folder: Directory, run: str) -> Manifest:
     """Read the manifest, and add the iterations that became complete after its last write."""
-    manifest = Manifest.read(folder)
+    manifest = Manifest.read(folder, run)
     manifest.extend()
     return manifest
 
 
-def _problems(manifest: Manifest) -> dict[PartName, str]:
-    problems = {}
-    for part in sorted({part for parts in manifest.rows.values() for part in parts}):
-        path = manifest.folder / FOLDER / str(part)
+def _problems(manifest: Manifest) -> dict[str, str]:
+    here, problems = manifest.folder, {}
+    parts = {part for parts in manifest.rows.values() for part in parts}
+    events = sorted(filter(EVENTS.fullmatch, here.names()))
+    for name in [*map(_path, sorted(parts)), *events]:
         try:
-            check_part(path, part)
-        except StoreError:
-            problems[part] = "is torn or was changed" if path.exists() else "is missing"
+            read_own(here, name, manifest.run)
+        except StoreError as error:
+            problems[name] = str(error).removeprefix(f"{here.path / name} ")
     return problems
+
+
+def _path(part: PartName) -> str:
+    return f"{PARTS}/{part}"
 
 
 def _what_runs(found: Inspection) -> list[tuple[str, str]]:
@@ -195,7 +207,8 @@ def _parts_text(found: Inspection, k: int) -> str:
     if k not in found.manifest.rows:
         return "not complete" if k > max(found.manifest.rows, default=-1) else "not kept"
     parts = found.manifest.rows[k]
-    wrong = Counter(found.problems[part].split()[-1] for part in parts if part in found.problems)
+    told = [found.problems[_path(part)] for part in parts if _path(part) in found.problems]
+    wrong = Counter(next((word for word in _WORDS if word in one), "unreadable") for one in told)
     whole = len(parts) - sum(wrong.values())
     return ", ".join([f"{whole} whole", *(f"{n} {what}" for what, n in sorted(wrong.items()))])
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pint_diffusion.report.summary import mean_difference
 from pint_diffusion.store.record import RunRecord
+
+Drawn: TypeAlias = str | Path | IO[bytes]
+"""Where a picture goes: the path of a file, or an open one."""
 
 _TILE = 112
 """Pixels of a small picture after its enlargement by a whole number, about."""
@@ -22,12 +25,12 @@ _ROWS = 4
 _DPI = 150
 
 
-def draw_samples(record: RunRecord, path: str | Path) -> None:
+def draw_samples(record: RunRecord, path: Drawn) -> None:
     """Draw the samples of a run as one PNG, see `draw_answer`."""
     draw_answer(record.samples, record.facts["data_range"], path)
 
 
-def draw_answer(samples: NDArray[Any], data_range: Sequence[float], path: str | Path) -> None:
+def draw_answer(samples: NDArray[Any], data_range: Sequence[float], path: Drawn) -> None:
     """Draw samples as one PNG.
 
     Pictures, (1|3, H, W) or (H, W), make a near-square grid. The data range goes from black to
@@ -41,8 +44,8 @@ def draw_answer(samples: NDArray[Any], data_range: Sequence[float], path: str | 
         The samples.
     data_range : two floats
         Least and greatest value of clean data.
-    path : path
-        The file to write.
+    path : path, or a file to write into
+        The picture.
     """
     if not _is_picture(samples.shape[1:]):
         _draw_points([("samples", samples)], data_range, path)
@@ -70,7 +73,7 @@ def draw_answer(samples: NDArray[Any], data_range: Sequence[float], path: str | 
     picture.save(path, format="PNG")
 
 
-def draw_refinement(record: RunRecord, path: str | Path) -> None:
+def draw_refinement(record: RunRecord, path: Drawn) -> None:
     """Draw the answer u_M^k of every iteration k, beside the sequential sampler's, as one PNG.
 
     Under each picture stands its mean absolute difference to the sequential answer, or to the
@@ -81,8 +84,8 @@ def draw_refinement(record: RunRecord, path: str | Path) -> None:
     ----------
     record : RunRecord
         The finished run.
-    path : path
-        The file to write, ``refinement.png``.
+    path : path, or a file to write into
+        The picture, ``refinement.png``.
     """
     columns = _columns(record)
     if _is_picture(record.samples.shape[1:]):
@@ -105,7 +108,7 @@ def _columns(record: RunRecord) -> list[tuple[str, NDArray[Any]]]:
     return columns
 
 
-def _draw_strip(record: RunRecord, columns: list[tuple[str, NDArray[Any]]], path: Any) -> None:
+def _draw_strip(record: RunRecord, columns: list[tuple[str, NDArray[Any]]], path: Drawn) -> None:
     """Draw pictures in rows (samples) and columns (iterations), placed to the pixel."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -13,6 +14,7 @@ from tqdm import tqdm
 
 from pint_diffusion.errors import StoreError
 from pint_diffusion.output import Ended, Output
+from pint_diffusion.store.directory import Directory
 
 if TYPE_CHECKING:
     import numpy as np
@@ -31,7 +33,7 @@ class Stream(Output):
     Parameters
     ----------
     folder : path
-        Where; it is made with the first picture.
+        Where; it is made with the first picture, in a folder that is there. A link is refused.
     """
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
@@ -40,6 +42,7 @@ class Stream(Output):
 
     def open(self, plan: Plan, world: World, events: EventLog) -> None:
         """Start the thread that draws."""
+        self._into: Directory | None = None
         self._range = plan.problem.stop_rule.data_range
         self._pool = ThreadPoolExecutor(1, "stream")
 
@@ -81,8 +84,11 @@ class Stream(Output):
     def _draw(self, k: int, answer: NDArray[Any]) -> None:
         from pint_diffusion.report.pictures import draw_answer
 
-        path = self._folder / f"iteration-{k:02d}.png"
-        path.parent.mkdir(exist_ok=True)
-        draw_answer(answer, self._range, path.with_suffix(".new"))
-        os.replace(path.with_suffix(".new"), path)
-        tqdm.write(f"iteration {k}: {path}", file=sys.stderr)
+        picture, name = io.BytesIO(), f"iteration-{k:02d}.png"
+        draw_answer(answer, self._range, picture)
+        if self._into is None:
+            above = Directory.of(self._folder.parent)
+            self._into = above.below(self._folder.name, make=True)
+        self._into.verify()
+        self._into.replace(name, picture.getvalue())
+        tqdm.write(f"iteration {k}: {self._folder / name}", file=sys.stderr)

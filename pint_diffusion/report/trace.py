@@ -12,10 +12,13 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from pint_diffusion.errors import InputError
+from pint_diffusion.errors import InputError, StoreError
 from pint_diffusion.report.summary import MESSAGE_KINDS
-from pint_diffusion.store.master import EVENTS, open_master, own_dataset, read_facts
-from pint_diffusion.store.part import read_sealed
+from pint_diffusion.store.directory import Directory
+from pint_diffusion.store.facts import read_facts
+from pint_diffusion.store.master import open_master, own_dataset
+from pint_diffusion.store.names import EVENTS
+from pint_diffusion.store.part import RUN, read_own
 
 _GAP = 1e-3
 """Seconds between one segment and the next in the trace; the true time is not known."""
@@ -45,8 +48,8 @@ def write_trace(folder: Path, path: Path) -> int:
         If there is no run, if it left no events, or if a file can't be read or written.
     """
     with open_master(folder) as file:
-        hosts = read_facts(file)["hosts"]
-    segments = read_segments(folder)
+        facts = read_facts(file)
+    segments = read_segments(folder, facts[RUN])
     if not segments:
         raise InputError(f"the run in {folder} left no events: it was killed, or is running")
     made: list[dict[str, Any]] = []
@@ -71,7 +74,7 @@ def write_trace(folder: Path, path: Path) -> int:
                 }
             )
         begin += max(float(rows["stop"].max(initial=0.0)), 0.0) + _GAP
-    trace = {"traceEvents": [*_names(hosts, threads), *made], "displayTimeUnit": "ms"}
+    trace = {"traceEvents": [*_names(facts["hosts"], threads), *made], "displayTimeUnit": "ms"}
     try:
         path.write_text(json.dumps(trace), encoding="utf-8")
     except OSError as error:
@@ -79,31 +82,34 @@ def write_trace(folder: Path, path: Path) -> int:
     return len(made)
 
 
-def read_segments(folder: Path) -> dict[int, NDArray[Any]]:
+def read_segments(folder: Path, run: str) -> dict[int, NDArray[Any]]:
     """Read the event files of a run, segment -> rows of all its ranks.
 
     Raises
     ------
     InputError
-        If one can't be read, or holds anything but events.
+        If one can't be read, is of another run, or holds anything but events.
     """
     found: dict[int, list[NDArray[Any]]] = {}
-    for path in sorted(folder.glob("events-*.h5")):
-        if named := EVENTS.fullmatch(path.name):
-            found.setdefault(int(named[1]), []).append(_read_events(path))
+    here = Directory.of(folder)
+    for name in sorted(here.names()):
+        if named := EVENTS.fullmatch(name):
+            found.setdefault(int(named[1]), []).append(_read_events(here, name, run))
     return {segment: np.concatenate(tables) for segment, tables in sorted(found.items())}
 
 
-def _read_events(path: Path) -> NDArray[Any]:
+def _read_events(folder: Directory, name: str, run: str) -> NDArray[Any]:
     try:
-        with h5py.File(io.BytesIO(read_sealed(path)), "r") as file:
+        with h5py.File(io.BytesIO(read_own(folder, name, run)), "r") as file:
             rows: NDArray[Any] = own_dataset(file, "events")[:]
         ordered = np.isfinite(rows["stop"]) & (rows["start"] <= rows["stop"])
         if not ordered.all() or not all(kind.isascii() for kind in set(rows["kind"].tolist())):
             raise ValueError("it holds events that end before they start, or of no kind")
+    except StoreError as error:
+        raise InputError(str(error)) from None
     except Exception as error:  # what h5py raises on rubbish is not one family
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise InputError(f"{path} can't be read: {reason}") from error
+        raise InputError(f"{folder.path / name} can't be read: {reason}") from error
     return rows
 
 

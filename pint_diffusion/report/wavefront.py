@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pint_diffusion.report.bound import even_steps
+from pint_diffusion.report.pictures import Drawn
 from pint_diffusion.report.summary import MESSAGE_KINDS, bound_text, counts_points
 from pint_diffusion.runtime.events import EVALUATION_KINDS
 from pint_diffusion.store.record import RunRecord
@@ -29,7 +29,7 @@ _WAIT, _NO_ITERATION = "#e6e6e6", "#999999"
 _MANY = 9  # iterations, from which on a colour bar replaces the legend's entries
 
 
-def draw_wavefront(record: RunRecord, path: str | Path) -> None:
+def draw_wavefront(record: RunRecord, path: Drawn) -> None:
     """Draw the measured Gantt chart of a run as one PNG.
 
     Every rank is a lane, rank 0 at the top. A box is a network evaluation, and its colour is the
@@ -43,8 +43,8 @@ def draw_wavefront(record: RunRecord, path: str | Path) -> None:
     ----------
     record : RunRecord
         The finished run. Time and memory grow linearly with the number of its events.
-    path : path
-        The file to write, ``wavefront.png``.
+    path : path, or a file to write into
+        The picture, ``wavefront.png``.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

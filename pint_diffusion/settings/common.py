@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
-from pint_diffusion.models.kinds import forms
+from pint_diffusion.models.kinds import absolute, forms
 from pint_diffusion.options import FREE
 from pint_diffusion.settings.reading import CommandSettings
 
@@ -40,7 +40,7 @@ SpacingName: TypeAlias = Literal[
 class OfNetwork(CommandSettings):
     """The network, and what it is asked."""
 
-    model: str | None = Field(
+    model: Annotated[str | None, AfterValidator(absolute)] = Field(
         None,
         json_schema_extra=NETWORK,
         description=f"network: {forms()}; the bundled network if not given",

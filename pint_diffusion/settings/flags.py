@@ -13,7 +13,7 @@ from typing import Any, Literal, NoReturn, Union, get_args, get_origin
 from pydantic.fields import FieldInfo
 
 from pint_diffusion.errors import InputError
-from pint_diffusion.options import Options, plain
+from pint_diffusion.options import Options, plain, resume_rule, said_of
 
 Chosen = Mapping[str, type[Options]]
 """Class of the method and of the solver, by the name of their setting."""
@@ -62,12 +62,12 @@ class Flag:
     @property
     def takes_place(self) -> bool:
         """Whether its value is given by its place, without a flag."""
-        return bool(extra(self.field).get("by_place"))
+        return bool(said_of(self.field).get("by_place"))
 
     @property
     def resume(self) -> str:
         """What `resume` does with it: "same", "free" to change, or "new", for new runs only."""
-        return str(extra(self.field).get("resume", "same"))
+        return resume_rule(self.field)
 
     def value(self, text: Any) -> Any:
         """Turn the text behind a flag into what its type is made of."""
@@ -80,11 +80,6 @@ class Flag:
         for name in self.path[:-1] if self.path[-1] == "name" else self.path:
             found = getattr(found, name, None)
         return type(found) if self.path[-1] == "name" else found
-
-
-def extra(field: FieldInfo) -> Mapping[str, Any]:
-    """Return what is said of a field beside its type, default and description."""
-    return field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
 
 
 def kinds_of(annotation: Any) -> list[Any]:
@@ -131,7 +126,7 @@ def title(name: str, kind: type[Options]) -> str:
 
 def group_of(kind: type[Options], name: str) -> str:
     """Return the group of a setting of a command."""
-    return str(extra(kind.model_fields[name]).get("group", getattr(kind, "group", "options")))
+    return str(said_of(kind.model_fields[name]).get("group", getattr(kind, "group", "options")))
 
 
 def place_of(group: str) -> int:

@@ -10,7 +10,7 @@ import yaml
 from pydantic import Field
 
 from pint_diffusion.errors import InputError
-from pint_diffusion.options import Options, plain
+from pint_diffusion.options import Options, plain, said_of
 from pint_diffusion.settings import flags
 
 Parsed = TypeVar("Parsed", bound="CommandSettings")
@@ -38,7 +38,7 @@ class CommandSettings(Options):
     def told(self) -> dict[str, Any]:
         """Return every setting, as YAML has them, in the order of help."""
         fields = type(self).model_fields
-        names = [name for name in self.stated() if not flags.extra(fields[name]).get("of_reading")]
+        names = [name for name in self.stated() if not said_of(fields[name]).get("of_reading")]
         values = plain(self)
         return {name: values[name] for name in sorted(names, key=self._place)}
 
@@ -178,7 +178,7 @@ def read_yaml(path: Path, kind: type[CommandSettings]) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise InputError(f"`config` {path} must hold lines like 'steps: 64'")
     fields = kind.model_fields
-    known = [name for name in kind.stated() if not flags.extra(fields[name]).get("of_reading")]
+    known = [name for name in kind.stated() if not said_of(fields[name]).get("of_reading")]
     unknown = [key for key in values if key not in known]
     if unknown:
         raise InputError(

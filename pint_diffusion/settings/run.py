@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, Field, PositiveInt
 from pint_diffusion.build.coarse import Coarse
 from pint_diffusion.errors import InputError
 from pint_diffusion.methods import METHODS, AnyMethod, Parareal
-from pint_diffusion.options import FREE
+from pint_diffusion.options import FREE, PlacedPath
 from pint_diffusion.runtime.device import Attention
 from pint_diffusion.runtime.world import WORLDS
 from pint_diffusion.settings.common import (
@@ -58,7 +58,7 @@ class SamplingSettings(OfNetwork, OfSpacing, FromFile):
     spacing: SpacingName = Field(
         "trailing", json_schema_extra=GRID, description="where the noise levels of the steps lie"
     )
-    grid: Path | None = Field(
+    grid: PlacedPath = Field(
         None,
         json_schema_extra=GRID,
         description="grid file with the noise levels, instead of --steps and --spacing",

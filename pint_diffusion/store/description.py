@@ -3,29 +3,32 @@
 from __future__ import annotations
 
 import platform
-from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
 import torch
+import yaml
 
 import pint_diffusion
+from pint_diffusion import third_party
 from pint_diffusion.build.plan import Plan
-from pint_diffusion.options import FREE, Options
+from pint_diffusion.options import Options, resume_rule
 from pint_diffusion.result import Run
 from pint_diffusion.runtime.device import precision
 from pint_diffusion.runtime.world import World
 from pint_diffusion.solvers.linear import try_walk
 from pint_diffusion.store.master import Master
+from pint_diffusion.store.trust import named_code
 
 ELSEWHERE = ("slices", "bounds", "slicing", "tolerance")
 """Options of methods that the files and the summary tell in another place."""
 
 
-def describe_run(plan: Plan, world: World, folder: Path, config: str) -> Master:
+def describe_run(plan: Plan, world: World, config: str) -> Master:
     """Say what is run, and what runs where: the master file before the first iteration."""
     problem, cores = plan.problem, world.host_cores()
+    code = named_code(yaml.safe_load(config))
     device = plan.evaluators[0].device
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor()
     here = world.host, f"{device} {name}".strip(), cores / world.local_size
@@ -33,6 +36,7 @@ def describe_run(plan: Plan, world: World, folder: Path, config: str) -> Master:
     facts: dict[str, Any] = {
         "status": "running",
         "config": config,
+        "code": [f"{third_party.digest(spec)} {spec}" for spec in set(code.values())],
         "method": plan.method.name,
         "solver": plan.asked.solver.name,
         "solver_options": options_text(plan.asked.solver),
@@ -68,7 +72,6 @@ def describe_run(plan: Plan, world: World, folder: Path, config: str) -> Master:
     if device.type == "cpu":
         facts["cores_per_rank"] = min(cores_per_rank)
     return Master(
-        folder=folder,
         grid=problem.grid,
         history=problem.fine.history + plan.method.extra_tensors,
         columns=problem.columns,
@@ -80,7 +83,7 @@ def describe_run(plan: Plan, world: World, folder: Path, config: str) -> Master:
 
 def options_text(of: Options) -> str:
     """Return names and values of the options that decide what a method or a solver computes."""
-    free = {n for n, field in type(of).model_fields.items() if field.json_schema_extra == FREE}
+    free = {n for n, field in type(of).model_fields.items() if resume_rule(field) == "free"}
     values = {name: getattr(of, name) for name in of.stated() if name not in {*ELSEWHERE, *free}}
     return " ".join(f"{name} {value}" for name, value in values.items() if value not in (None, ()))
 

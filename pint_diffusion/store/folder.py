@@ -23,15 +23,15 @@ from pint_diffusion.output import Ended, Output
 from pint_diffusion.result import Run
 from pint_diffusion.runtime.events import EventLog
 from pint_diffusion.runtime.world import World
-from pint_diffusion.store.clear import clear_folder
+from pint_diffusion.store.begin import same_folder, take
 from pint_diffusion.store.description import describe_run, figures
-from pint_diffusion.store.lock import FolderLock
-from pint_diffusion.store.manifest import MANIFEST, Manifest, Writing
-from pint_diffusion.store.master import MASTER
-from pint_diffusion.store.part import FOLDER
+from pint_diffusion.store.directory import Directory
+from pint_diffusion.store.manifest import Writing
+from pint_diffusion.store.names import MANIFEST, MASTER, PARTS, events_name
+from pint_diffusion.store.part import RUN
 from pint_diffusion.store.reserve import Reserve
-from pint_diffusion.store.restart import Found, find, fingerprint, read_restart
-from pint_diffusion.store.writer import Writer, events_name
+from pint_diffusion.store.restart import fingerprint
+from pint_diffusion.store.writer import Writer
 
 SOME_MORE = 1 << 16
 LAST_WORDS = 3.0
@@ -86,6 +86,7 @@ class Files(Output):
                 "`keep` final"
             )
         self.path = Path(folder)
+        self.directory: Directory  # once it is open
         self._force = force
         self._keep = keep
         self._every = checkpoint_every
@@ -102,10 +103,15 @@ class Files(Output):
         networks = [evaluator.denoiser for evaluator in plan.evaluators]
         identity = fingerprint(networks, plan.problem.noise) if world.rank == 0 else ""
         try:
-            restart = self._take(plan, identity)
+            given = self.path, self._force, self._resume, plan, identity, world
+            begun = take(*given, self._held)
+            self._run, self._segment, restart = begun.run, begun.segment, begun.restart
+            if begun.directory is not None and begun.manifest is not None:  # rank 0
+                self.directory, self._manifest = begun.directory, begun.manifest
             config = self._config or settings_of(plan.asked).to_yaml()
-            master = self._master = describe_run(plan, world, self.path, config)
+            master = self._master = describe_run(plan, world, config)
             master.facts |= {
+                RUN: self._run,
                 "fingerprint": identity,
                 "segment": self._segment,
                 "resumed_after": restart.k if restart else -1,
@@ -116,7 +122,6 @@ class Files(Output):
             by_default = self._every is None and not plan.method.retires
             self._chooses = bool(self._every) or by_default
             self._device, self._problem = plan.evaluators[0].device, plan.problem
-            self._reserve = Reserve(self.path)
             world.agree(self._begin)
             columns = range(world.rank, master.columns, world.size)
             try:
@@ -129,54 +134,28 @@ class Files(Output):
             raise
         return restart
 
-    def _take(self, plan: Plan, identity: str) -> Restart | None:
-        """Lock the folder of a new run, or that of one to resume; return where that one is."""
-        world, problem = self._world, plan.problem
-        self._manifest, self._segment = Manifest(self.path, {}, []), 0
-
-        def lock() -> Found | None:
-            if world.rank != 0:
-                return None
-            if not self._resume:
-                self._held.enter_context(clear_folder(self.path, self._force))
-                return None
-            self._held.enter_context(FolderLock(self.path))
-            return find(self.path, plan, identity)
-
-        found = world.share(world.agree(lock))
-        if found is None:
-            return None
-        self._manifest, self._segment, k = found.manifest, found.segment, found.k
-        if k is None or not plan.method.iterates:
-            return None
-        return world.agree(lambda: read_restart(found.manifest, k, problem))
-
     def _begin(self) -> None:
-        master, manifest = self._master, self._manifest
         if self._world.rank != 0:
             return
+        master, manifest = self._master, self._manifest
         retires = master.facts["retires"]
         manifest.writing = Writing(self._segment, master.columns, self._world.size, retires)
+        self._reserve = Reserve(self.directory)
         try:
-            (master.folder / FOLDER).mkdir(exist_ok=True)
+            self.directory.below(PARTS, make=True)
             manifest.write()
-            master.write()
+            master.write(self.directory)
             self._hold_space()
         except OSError as error:
             self._reserve.give_up()
-            raise InputError(f"`out` {master.folder} can't be written: {error.strerror}") from None
+            raise InputError(f"`out` {self.path} can't be written: {error.strerror}") from None
 
     def _open(self, columns: range) -> Writer:
-        folder = self._master.folder
-        if not (folder / MASTER).is_file():
-            raise InputError(
-                f"`out` {folder} is not rank 0's folder here, on {self._world.host}: give "
-                "the absolute path of a folder on a file system that all ranks share"
-            )
-        if not os.access(folder / FOLDER, os.W_OK):
-            raise InputError(f"`out` {folder} can't be written on {self._world.host}")
+        if self._world.rank != 0:
+            self.directory = same_folder(self.path, self._run, self._world)
         return Writer(
-            folder,
+            self.directory,
+            self._run,
             self._segment,
             self._world.rank,
             columns,
@@ -190,7 +169,7 @@ class Files(Output):
     @property
     def reached(self) -> int:
         """Newest complete iteration, -1 if there is none. Rank 0 only."""
-        return max(self._manifest.rows, default=-1)
+        return max(self._manifest.rows if self._world.rank == 0 else (), default=-1)
 
     def check(self) -> None:
         """See whether this rank could write so far."""
@@ -315,6 +294,7 @@ class Files(Output):
         master.change = list(outcome.changes)
         master.stopped_at = outcome.stopped_at
         try:
+            self.directory.verify()
             self._write_last()
         except OSError as error:
             raise StoreError(f"{self.path} could not be written: {error.strerror}") from None
@@ -324,6 +304,7 @@ class Files(Output):
         self._write()
 
     def _write_all(self) -> None:
+        self.directory.verify()
         self._write()
         self._hold_space()
 
@@ -336,11 +317,11 @@ class Files(Output):
         manifest.delete(old)
         if self._keep_all:
             master.rows = manifest.rows
-        master.write()
+        master.write(self.directory)
 
     def _hold_space(self) -> None:
         """Hold as much space as the last master and manifest may need."""
         master = self._master
         answer = math.prod(master.state) * np.dtype(master.dtype).itemsize
-        files = sum((self.path / name).stat().st_size for name in (MASTER, MANIFEST))
+        files = sum(map(self.directory.size, (MASTER, MANIFEST)))
         self._reserve.hold(2 * (files + answer) + SOME_MORE)

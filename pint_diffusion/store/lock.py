@@ -8,17 +8,20 @@ locks do not reach the host that the file names. There the beats show whether th
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import socket
+import stat
 import threading
 import time
 from pathlib import Path
 from typing import TextIO
 
 from pint_diffusion.errors import InputError
+from pint_diffusion.store.directory import Directory, link_text
+from pint_diffusion.store.names import LOCK
 
-LOCK = "writer.lock"
 BEAT = 1.0
 """Seconds between two beats."""
 
@@ -31,22 +34,23 @@ class FolderLock:
 
     Parameters
     ----------
-    folder : Path
+    folder : Path or Directory
         Folder of the run; it exists.
 
     Raises
     ------
     InputError
-        If a running job has it, or if the file can't be written.
+        If a running job has it, if the file can't be written, or if it is a link or has another
+        name too.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._path = folder / LOCK
+    def __init__(self, folder: Path | Directory) -> None:
         try:
+            self._folder = Directory.of(folder)
             self._file = self._take()
         except OSError as error:
-            raise InputError(f"{folder} can't be written: {error.strerror}") from None
+            where = folder.path if isinstance(folder, Directory) else folder
+            raise InputError(f"{where} can't be written: {error.strerror}") from None
         self._ended = threading.Event()
         self._beats = threading.Thread(target=self._beat, name="lock", daemon=True)
         self._beats.start()
@@ -58,19 +62,20 @@ class FolderLock:
         self._ended.set()
         self._beats.join()
         with contextlib.suppress(OSError):
-            self._path.unlink()  # first: later it could be that of another job
+            if self._is_there(self._file):
+                self._folder.delete(LOCK)  # first: later it could be that of another job
         self._file.close()
 
     def _take(self) -> TextIO:
         while True:
             with contextlib.ExitStack() as undo:
-                file = undo.enter_context(open(self._path, "a+", encoding="utf-8"))
+                file = undo.enter_context(self._open())
                 file.seek(0)
                 place, who, *_ = [*file.read().split("\n"), "", ""]
                 if self._is_held(file, place):
                     raise InputError(
-                        f"{self._folder} is being written by {who or 'another job'}: wait until it "
-                        "has ended, or give another folder"
+                        f"{self._folder.path} is being written by {who or 'another job'}: wait "
+                        "until it has ended, or give another folder"
                     )
                 if self._is_there(file):
                     file.truncate(0)
@@ -78,6 +83,22 @@ class FolderLock:
                     file.flush()
                     undo.pop_all()
                     return file
+
+    def _open(self) -> TextIO:
+        """Open the lock file or make it; what is written into it must be seen nowhere else."""
+        path = self._folder.path / LOCK
+        try:
+            descriptor = self._folder.open(LOCK, os.O_RDWR | os.O_APPEND | os.O_CREAT)
+        except OSError as error:
+            if error.errno != errno.ELOOP:
+                raise
+            raise InputError(link_text(path)) from None
+        there = os.fstat(descriptor)
+        if not stat.S_ISREG(there.st_mode) or there.st_nlink > 1:
+            os.close(descriptor)
+            what = "a hard link" if there.st_nlink > 1 else "no file"
+            raise InputError(link_text(path, what))
+        return os.fdopen(descriptor, "a+", encoding="utf-8")
 
     def _is_held(self, file: TextIO, place: str) -> bool:
         """Return whether a job has the lock; if none has, lock the file where that is possible."""
@@ -94,7 +115,9 @@ class FolderLock:
     def _is_there(self, file: TextIO) -> bool:
         """Return whether the file is still in the folder: a job that ends deletes its own."""
         try:
-            return os.path.samestat(os.stat(self._path), os.fstat(file.fileno()))
+            at = self._folder.descriptor
+            there = os.stat(LOCK, dir_fd=at, follow_symlinks=False)
+            return os.path.samestat(there, os.fstat(file.fileno()))
         except FileNotFoundError:
             return False
 
@@ -107,7 +130,7 @@ class FolderLock:
 
     def _touched(self) -> int:
         try:
-            with open(self._path, "rb") as file:  # opening makes NFS look
+            with open(self._folder.open(LOCK, os.O_RDONLY), "rb") as file:  # so NFS looks
                 return os.fstat(file.fileno()).st_mtime_ns
         except FileNotFoundError:
             return 0

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Container, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,16 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pint_diffusion.errors import InputError, StoreError
-from pint_diffusion.store.part import (
-    FOLDER,
-    PartName,
-    check_part,
-    read_part,
-    replace_file,
-    sync_folder,
-)
+from pint_diffusion.store.directory import Directory
+from pint_diffusion.store.names import MANIFEST, PARTS
+from pint_diffusion.store.part import PartName, foreign_text, read_own, read_part
 
-MANIFEST = "manifest.json"
 GENERATIONS = 2
 """Number of complete iterations that stay on disk where a run keeps only the newest."""
 _WRONG = (
@@ -62,8 +55,10 @@ class Manifest:
 
     Attributes
     ----------
-    folder : Path
+    folder : Directory
         Folder of the run.
+    run : str
+        Identity of the run, which its parts have too.
     rows : dict of int to dict of PartName to list of int
         Iteration k -> the parts that together hold u_n^k for every n >= k, and their n.
     changes : list of list of float
@@ -74,7 +69,8 @@ class Manifest:
         complete.
     """
 
-    folder: Path
+    folder: Directory = field(compare=False)
+    run: str
     rows: dict[int, dict[PartName, list[int]]]
     changes: list[list[float]]
     writing: Writing | None = None
@@ -85,17 +81,25 @@ class Manifest:
     # Files seen so far; of them those of iterations that are not complete, by segment and k.
 
     @classmethod
-    def read(cls, folder: Path) -> Manifest:
+    def read(cls, folder: Path | Directory, run: str | None = None) -> Manifest:
         """Read the manifest of a run.
+
+        Parameters
+        ----------
+        folder : Path or Directory
+            Folder of the run.
+        run : str, optional
+            Identity of the run whose manifest it must be.
 
         Raises
         ------
         InputError
-            If there is none, or if it is no manifest.
+            If there is none, if it is no manifest, or that of another run.
         """
-        path = folder / MANIFEST
+        path = Path(folder.path if isinstance(folder, Directory) else folder) / MANIFEST
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
+            here = Directory.of(folder)
+            content = json.loads(here.read(MANIFEST).decode("utf-8"))
             if content.pop("sha256") != _digest(content):
                 raise ValueError("it is torn or was changed")
             rows: dict[int, dict[PartName, list[int]]] = {}
@@ -107,15 +111,19 @@ class Manifest:
                     rows[int(k)][part] = [int(n) for n in slices]
             changes = [[float(one) for one in row] for row in content["changes"]]
             writing = content["writing"] and Writing(**content["writing"])
-            return cls(folder, dict(sorted(rows.items())), changes, writing)
+            found = cls(here, str(content["run"]), dict(sorted(rows.items())), changes, writing)
         except FileNotFoundError:
-            raise InputError(f"{folder} has no {MANIFEST}: no run was begun there") from None
+            raise InputError(f"{path.parent} has no {MANIFEST}: no run was begun there") from None
         except _WRONG as error:
             raise InputError(f"{path} can't be read: {error}") from None
+        if run not in (None, found.run):
+            raise InputError(foreign_text(path))
+        return found
 
     def write(self) -> None:
         """Replace the file; the parts that it names are there after a crash too."""
         content: dict[str, Any] = {
+            "run": self.run,
             "rows": {
                 k: {str(part): slices for part, slices in parts.items()}
                 for k, parts in self.rows.items()
@@ -125,15 +133,15 @@ class Manifest:
         }
         content["sha256"] = _digest(content)
         if self.rows:
-            sync_folder(self.folder / FOLDER)
-        replace_file(self.folder / MANIFEST, json.dumps(content, indent=1).encode())
+            self.folder.below(PARTS).sync()
+        self.folder.replace(MANIFEST, json.dumps(content, indent=1).encode())
 
     def extend(self) -> None:
         """Take in iterations that have become complete in the folder, by the files that are new."""
         if self.writing is None:
             return
         segment, columns, ranks, retires = self.writing
-        new = set(os.listdir(self.folder / FOLDER)) - self._names
+        new = set(self.folder.below(PARTS).names()) - self._names
         self._names |= new
         for part in _parsed(new):
             if part.segment == segment and part.k not in self.rows:
@@ -150,9 +158,11 @@ class Manifest:
 
     def delete(self, parts: Iterable[PartName]) -> None:
         """Delete parts that no manifest names."""
-        for part in parts:
-            (self.folder / FOLDER / str(part)).unlink(missing_ok=True)
-            self._names.discard(str(part))
+        if parts := list(parts):
+            place = self.folder.below(PARTS)
+            for part in parts:
+                place.delete(str(part))
+                self._names.discard(str(part))
 
     def newest(self, problems: list[str]) -> int | None:
         """Return the newest iteration whose parts are all whole, None if there is none.
@@ -164,7 +174,7 @@ class Manifest:
                 continue  # rank 0 has not judged it yet
             try:
                 for part in self.rows[k]:
-                    check_part(self.folder / FOLDER / str(part), part)
+                    read_own(self.folder, f"{PARTS}/{part}", self.run)
                 return k
             except StoreError as error:
                 problems.append(str(error))
@@ -176,12 +186,12 @@ class Manifest:
         Raises
         ------
         StoreError
-            If a part is missing, torn or changed.
+            If a part is missing, torn, changed, or of another run.
         """
         states: dict[int, NDArray[np.floating]] = {}
         for part, slices in self.rows[k].items():
             if any(n in wanted for n in slices):
-                states |= read_part(self.folder, part)
+                states |= read_part(self.folder, part, self.run)
         return {n: state for n, state in states.items() if n in wanted}
 
     def go_back(self, k: int) -> None:
@@ -204,10 +214,12 @@ def needed(first: int, columns: int, ranks: int) -> dict[tuple[int, str], list[i
     return owned | {(0, "b"): [columns]}
 
 
-def parts_of(folder: Path) -> list[PartName]:
+def parts_of(folder: Path | Directory) -> list[PartName]:
     """Names of the parts in a run's folder."""
-    place = folder / FOLDER
-    return _parsed(os.listdir(place)) if place.is_dir() else []
+    try:
+        return _parsed(Directory.of(folder).below(PARTS).names())
+    except FileNotFoundError:
+        return []
 
 
 def _parsed(names: Iterable[str]) -> list[PartName]:

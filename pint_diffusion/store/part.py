@@ -2,15 +2,14 @@
 
 A rank builds a part in memory, writes it under another name, syncs and renames it. So a file with
 the name of a part is whole. The name holds the digest of the file's bytes: a reader can check a
-part without any other file, and never takes a torn or changed one for whole.
+part without any other file, and never takes a torn or changed one for whole. In the file stands to
+which run it belongs.
 """
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import io
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,8 +20,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pint_diffusion.errors import StoreError
+from pint_diffusion.store.directory import Directory
+from pint_diffusion.store.explain import explain
+from pint_diffusion.store.names import MASTER, PARTS
 
-FOLDER = "parts"
+RUN = "run"
+"""Name of what every file of a run says of itself: to which run it belongs."""
 _NAME = re.compile(r"(\d{2,})-(\d{4,})-(\d{4,})-([ab])-([0-9a-f]{16})\.h5")
 _DIGITS = 16
 
@@ -64,55 +67,82 @@ class PartName:
 
 
 def write_part(
-    folder: Path,
+    parts: Directory,
+    run: str,
     segment: int,
     k: int,
     rank: int,
     group: str,
     states: Mapping[int, NDArray[np.floating]],
 ) -> PartName:
-    """Write a part with the states n -> u_n^k, (1 + H, S, *shape) each.
+    """Write a part of a run with the states n -> u_n^k, (1 + H, S, *shape) each.
 
     Raises
     ------
     OSError
-        If the file can't be written; then there is none.
+        If the file can't be written, or if the folder is no longer where it was; then there is
+        none.
     """
     image = io.BytesIO()
     with h5py.File(image, "w") as file:
+        file.attrs[RUN] = run
         file["slices"] = np.array(list(states), dtype=np.int64)
         file["states"] = np.stack(list(states.values()))
+        explain(file, "slices", "states")
     content = image.getbuffer()
     name = PartName(segment, k, rank, group, hashlib.sha256(content).hexdigest()[:_DIGITS])
-    replace_file(folder / FOLDER / str(name), content, sync=False)  # a manifest syncs the folder
+    parts.verify()
+    parts.replace(str(name), content, sync=False)  # a manifest syncs the folder
     return name
 
 
-def read_part(folder: Path, name: PartName) -> dict[int, NDArray[np.floating]]:
-    """Read the states of a part, n -> u_n^k, (1 + H, S, *shape) each.
+def read_part(folder: Directory, name: PartName, run: str) -> dict[int, NDArray[np.floating]]:
+    """Read the states of a part of a run, n -> u_n^k, (1 + H, S, *shape) each.
 
     Raises
     ------
     StoreError
-        If it is missing, torn or changed.
+        If it is missing, torn, changed, or of another run.
     """
-    content = check_part(folder / FOLDER / str(name), name)
-    with h5py.File(io.BytesIO(content), "r") as file:
+    with h5py.File(io.BytesIO(read_own(folder, f"{PARTS}/{name}", run)), "r") as file:
         return dict(zip(file["slices"][:].tolist(), file["states"][:], strict=True))
 
 
-def check_part(path: Path, name: PartName) -> bytes:
-    """Return the content of a part.
+def read_own(folder: Directory, name: str, run: str) -> bytes:
+    """Return the content of a file of a run, and see that it is whole and the run's own.
+
+    Parameters
+    ----------
+    folder : Directory
+        Folder of the run.
+    name : str
+        Of a part, ``parts/...``, or of an event file.
+    run : str
+        Identity of the run.
 
     Raises
     ------
     StoreError
-        If it is missing, torn or changed.
+        If it is missing, torn, changed, or of another run.
     """
-    content = _content(path)
-    if hashlib.sha256(content).hexdigest()[:_DIGITS] != name.digest:
-        raise StoreError(f"{path} is torn or was changed: its digest is not the one in its name")
+    inside, _, last = name.rpartition("/")
+    part = PartName.parse(last) if inside else None
+    if part is None:
+        content = read_sealed(folder, name)
+    else:
+        content = _content(folder, last, inside)
+        if hashlib.sha256(content).hexdigest()[:_DIGITS] != part.digest:
+            told = "is torn or was changed: its digest is not the one in its name"
+            raise StoreError(f"{folder.path / name} {told}")
+    with h5py.File(io.BytesIO(content), "r") as file:
+        if file.attrs.get(RUN) != run:
+            raise StoreError(foreign_text(folder.path / name))
     return content
+
+
+def foreign_text(path: Path) -> str:
+    """Say that a file belongs to another run."""
+    return f"{path} is of another run than {MASTER} there: put the files of one run together"
 
 
 def seal(content: bytes | memoryview) -> bytes:
@@ -120,7 +150,7 @@ def seal(content: bytes | memoryview) -> bytes:
     return hashlib.sha256(content).digest()
 
 
-def read_sealed(path: Path) -> bytes:
+def read_sealed(folder: Directory, name: str) -> bytes:
     """Return the content of a file whose last bytes are the SHA-256 of the rest.
 
     Raises
@@ -128,44 +158,19 @@ def read_sealed(path: Path) -> bytes:
     StoreError
         If it is missing, torn or changed.
     """
-    content = _content(path)
+    content = _content(folder, name)
     size = hashlib.sha256().digest_size
     if seal(content[:-size]) != content[-size:]:
+        path = folder.path / name
         raise StoreError(f"{path} is torn, was changed, or was written by another version")
     return content
 
 
-def _content(path: Path) -> bytes:
+def _content(folder: Directory, name: str, inside: str = "") -> bytes:
     try:
-        return path.read_bytes()
+        return (folder.below(inside) if inside else folder).read(name)
+    except FileNotFoundError:
+        raise StoreError(f"{folder.path / inside / name} is missing") from None
     except OSError as error:
+        path = folder.path / inside / name
         raise StoreError(f"{path} can't be read: {error.strerror}") from None
-
-
-def replace_file(path: Path, content: bytes | memoryview, sync: bool = True) -> None:
-    """Write a file so that its name shows the old content or the new one, also after a crash.
-
-    With ``sync`` it is the new one after a crash too.
-    """
-    new = path.with_name(path.name + ".new")
-    try:
-        with open(new, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(new, path)
-    except OSError:
-        with contextlib.suppress(OSError):
-            new.unlink()  # on a full disk somebody else needs the space
-        raise
-    if sync:
-        sync_folder(path.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    """Let the names in a folder survive a crash of the host."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

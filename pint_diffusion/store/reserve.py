@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
-RESERVE = "reserve"
+from pint_diffusion.store.directory import Directory
+from pint_diffusion.store.names import RESERVE
 
 
 class Reserve:
@@ -13,13 +13,14 @@ class Reserve:
 
     Parameters
     ----------
-    folder : Path
+    folder : Directory
         Folder of the run.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self._path = folder / RESERVE
+    def __init__(self, folder: Directory) -> None:
+        self._folder = folder
         self._size = 0
+        self._file: int | None = None
 
     def hold(self, size: int) -> None:
         """Hold at least ``size`` bytes.
@@ -27,17 +28,17 @@ class Reserve:
         Raises
         ------
         OSError
-            If the file system has less space.
+            If the file system has less space; what was held is still.
         """
         if size > self._size:
-            file = os.open(self._path, os.O_WRONLY | os.O_CREAT, 0o666)
-            try:
-                os.posix_fallocate(file, 0, size)
-            finally:
-                os.close(file)
+            if self._file is None:
+                self._file = self._folder.create(RESERVE)
+            os.posix_fallocate(self._file, 0, size)
             self._size = size
 
     def give_up(self) -> None:
         """Free the space."""
-        self._path.unlink(missing_ok=True)
-        self._size = 0
+        self._folder.delete(RESERVE)
+        if self._file is not None:
+            os.close(self._file)
+        self._file, self._size = None, 0

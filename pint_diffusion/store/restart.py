@@ -6,7 +6,6 @@ import hashlib
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,8 +17,11 @@ from pint_diffusion.errors import InputError
 from pint_diffusion.methods.problem import Problem, Restart
 from pint_diffusion.models.denoiser import Denoiser
 from pint_diffusion.store.description import options_text
+from pint_diffusion.store.directory import Directory
+from pint_diffusion.store.facts import read_facts, read_settings
 from pint_diffusion.store.manifest import Manifest, parts_of
-from pint_diffusion.store.master import open_master, own_dataset, read_facts, read_settings
+from pint_diffusion.store.master import open_master, own_dataset
+from pint_diffusion.store.part import RUN
 
 LOG = logging.getLogger(__name__)
 
@@ -43,17 +45,18 @@ class Found:
     k: int | None
 
 
-def find(folder: Path, plan: Plan, identity: str) -> Found:
+def find(here: Directory, plan: Plan, identity: str) -> Found:
     """Find where to go on from, and delete what came after it. Rank 0 only.
 
     Raises
     ------
     InputError
         If the run was of another network, noise, grid, method or solver, or if its manifest can't
-        be read.
+        be read or is that of another run.
     """
+    folder = here.path
     grid, method, solver = plan.problem.grid, plan.method, plan.asked.solver
-    _, master, _ = read_start(folder)
+    _, master, _ = read_start(here)
     if master["fingerprint"] != identity:
         raise InputError(
             f"the network is not the one of the run in {folder}: its weights, its predictions or "
@@ -65,21 +68,21 @@ def find(folder: Path, plan: Plan, identity: str) -> Found:
             f"the noise levels are not those of the run in {folder}: the network's schedule or the "
             "grid file has changed, so begin another run"
         )
-    for name, here in (
+    for name, ours in (
         ("method", method.name),
         ("options", options_text(method)),
         ("solver", solver.name),
         ("solver_options", options_text(solver)),
         *([("tolerance", method.tolerance)] if method.counts == "points" else []),
     ):
-        if master[name] != here:
+        if master[name] != ours:
             raise InputError(
-                f"`{name}` is {here!r}, and was {master[name]!r} in the run in {folder}: leave it "
+                f"`{name}` is {ours!r}, and was {master[name]!r} in the run in {folder}: leave it "
                 "as it was, or begin another run"
             )
-    manifest = Manifest.read(folder)
+    manifest = Manifest.read(here, master[RUN])
     manifest.extend()  # what became complete after it was written
-    segment = 1 + max((part.segment for part in parts_of(folder)), default=-1)
+    segment = 1 + max((part.segment for part in parts_of(here)), default=-1)
     problems: list[str] = []
     k = manifest.newest(problems)
     for problem in problems:
@@ -137,10 +140,14 @@ def _arrays(thing: Any, depth: int) -> Iterator[tuple[str, np.ndarray]]:
             yield from ((f"{name}.{rest}", array) for rest, array in _arrays(part, depth - 1))
 
 
-def read_start(folder: Path) -> tuple[dict[str, Any], dict[str, Any], tuple[int, ...]]:
-    """Return configuration, facts and slice boundaries of a run."""
-    if folder.is_file():
-        raise InputError(f"{folder} is a file: give the folder of the run")
+def read_start(folder: Directory) -> tuple[dict[str, Any], dict[str, Any], tuple[int, ...]]:
+    """Return configuration, facts and slice boundaries of a run; this runs no code that it names.
+
+    Raises
+    ------
+    InputError
+        If there is no run, or if its master file can't be read.
+    """
     with open_master(folder) as file:
         facts = read_facts(file)
         config = read_settings(facts)

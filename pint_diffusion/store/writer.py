@@ -7,7 +7,6 @@ import io
 import threading
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from queue import Empty, Full, Queue
 
 import h5py
@@ -17,8 +16,11 @@ from torch import Tensor
 from pint_diffusion.errors import StoreError, reason
 from pint_diffusion.runtime.copies import HostCopy, SideStream, bind_thread
 from pint_diffusion.runtime.events import EventLog
+from pint_diffusion.store.directory import Directory
+from pint_diffusion.store.explain import explain
 from pint_diffusion.store.manifest import GENERATIONS
-from pint_diffusion.store.part import replace_file, seal, write_part
+from pint_diffusion.store.names import PARTS, events_name
+from pint_diffusion.store.part import RUN, seal, write_part
 
 REST = 4
 """A job that can wait begins no earlier after the one before than this many times its length."""
@@ -37,8 +39,10 @@ class Writer:
 
     Parameters
     ----------
-    folder : Path
+    folder : Directory
         Folder of the run.
+    run : str
+        Identity of the run.
     segment : int
         Which start of the run this is.
     rank : int
@@ -60,7 +64,8 @@ class Writer:
 
     def __init__(
         self,
-        folder: Path,
+        folder: Directory,
+        run: str,
         segment: int,
         rank: int,
         columns: Sequence[int],
@@ -71,6 +76,8 @@ class Writer:
         device: torch.device,
     ) -> None:
         self._folder = folder
+        self._parts = folder.below(PARTS)
+        self._run = run
         self._segment = segment
         self._rank = rank
         self._events = events
@@ -223,8 +230,8 @@ class Writer:
                 self._jobs.task_done()
             if self._late is not None:
                 self._late()
-            path = self._folder / events_name(self._segment, self._rank)
-            self.event_rows = write_events(path, self._events)
+            name = events_name(self._segment, self._rank)
+            self.event_rows = write_events(self._folder, name, self._run, self._events)
         except BaseException as error:
             self._error = error
 
@@ -245,26 +252,23 @@ class Writer:
         of = f"slices {', '.join(map(str, sorted(row)))}" if group == "a" else "the answer"
         self._writing = f"iteration {k} of {of}"
         states = {n: copy.wait().numpy() for n, copy in row.items()}
-        write_part(self._folder, self._segment, k, self._rank, group, states)
+        write_part(self._parts, self._run, self._segment, k, self._rank, group, states)
         self._writing = "files"
 
     def _sentence(self, error: BaseException) -> StoreError:
         why = error.strerror if isinstance(error, OSError) else reason(error)
-        where = getattr(error, "filename", None) or self._folder
+        where = self._folder.path / (getattr(error, "filename", None) or "")
         return StoreError(f"{self._writing} could not be written to {where}: {why}")
 
 
-def events_name(segment: int, rank: int) -> str:
-    """File name of what a rank did in a segment, beside the master."""
-    return f"events-{segment:02d}-{rank:04d}.h5"
-
-
-def write_events(path: Path, events: EventLog) -> int:
+def write_events(folder: Directory, name: str, run: str, events: EventLog) -> int:
     """Write the events of a rank, as a whole; return how many there are."""
     image = io.BytesIO()
     table = events.table()
     with h5py.File(image, "w") as file:
+        file.attrs[RUN] = run
         file["events"] = table
+        explain(file, "events")
     content = image.getvalue()
-    replace_file(path, content + seal(content))
+    folder.replace(name, content + seal(content))
     return len(table)

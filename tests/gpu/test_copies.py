@@ -15,8 +15,10 @@ from pint_diffusion.runtime.events import EventLog
 from pint_diffusion.runtime.requests import Clock, Key
 from pint_diffusion.runtime.transports.base import Message
 from pint_diffusion.runtime.world import LocalWorld, world_of
+from pint_diffusion.store.directory import Directory
 from pint_diffusion.store.manifest import parts_of
-from pint_diffusion.store.part import FOLDER, read_part
+from pint_diffusion.store.names import PARTS
+from pint_diffusion.store.part import read_part
 from pint_diffusion.store.writer import Writer
 
 LONG = 2 * 10**9
@@ -90,14 +92,14 @@ def test_messages_keep_their_order_though_a_copy_is_late(device, transport):
 
 
 def test_a_recorded_state_is_the_one_that_was_made_though_its_kernel_is_late(device, tmp_path):
-    (tmp_path / FOLDER).mkdir()
-    writer = Writer(tmp_path, 0, 0, (0,), False, EventLog(0), 0, True, device)
+    (tmp_path / PARTS).mkdir()
+    writer = Writer(Directory.of(tmp_path), "run", 0, 0, (0,), False, EventLog(0), 0, True, device)
     for k in range(3):
         busy(device)
         writer.record(0, k, torch.zeros(1, 1, 10**5, device=device) + k)
         garbage = torch.full((1, 1, 10**5), -1.0, device=device)
     writer.close()
-    values = [read_part(tmp_path, part)[0] for part in parts_of(tmp_path)]
+    values = [read_part(Directory.of(tmp_path), part, "run")[0] for part in parts_of(tmp_path)]
     assert [(value.min(), value.max()) for value in values] == [(k, k) for k in range(3)]
     del garbage
 
@@ -139,8 +141,8 @@ def test_both_threads_bind_their_device_first(device, monkeypatch, tmp_path):
 
     bound.clear()
     world_of(MPI.COMM_SELF).transport(EventLog(0), device, None).close()
-    (tmp_path / FOLDER).mkdir()
-    Writer(tmp_path, 0, 0, (0,), False, EventLog(0), 0, True, device).close()
+    (tmp_path / PARTS).mkdir()
+    Writer(Directory.of(tmp_path), "run", 0, 0, (0,), False, EventLog(0), 0, True, device).close()
     assert bound == [("mpi", device), ("store", device)]
 
 

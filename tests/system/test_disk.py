@@ -19,7 +19,7 @@ from pint_diffusion.commands.cli import main
 from pint_diffusion.report.inspection import inspect_run
 from pint_diffusion.store.folder import Files
 from pint_diffusion.store.master import read_run
-from pint_diffusion.store.reserve import RESERVE
+from pint_diffusion.store.names import RESERVE
 
 NETWORKS = Path(networks.__file__)
 RUN = ["--model", f"{NETWORKS}:large", "--steps", 32, "--slices", 8, "--samples", 2]
@@ -102,11 +102,11 @@ def test_a_disk_that_fills_up_ends_every_rank_with_one_message_and_the_run_goes_
 
 TIMED = [
     "-c",
-    "import atexit, os, sys, time; from pint_diffusion.store import part; failed = []\n"
-    "def replace_file(*given, inner=part.replace_file, **named):\n"
+    "import sys, time; from pint_diffusion.store.directory import Directory; failed = []\n"
+    "def replace(*given, inner=Directory.replace, **named):\n"
     "    try: inner(*given, **named)\n"
     "    except OSError: failed.append(time.monotonic()); raise\n"
-    "part.replace_file = replace_file\n"
+    "Directory.replace = replace\n"
     "from pint_diffusion.commands.cli import main\n"
     "code = main(sys.argv[1:])\n"
     "if failed: print(f'ended {time.monotonic() - failed[0]} s after the first failure', "

@@ -38,6 +38,7 @@ from pint_diffusion.report.trace import read_segments, write_trace
 from pint_diffusion.runtime.world import LocalWorld
 from pint_diffusion.settings.reading import parse
 from pint_diffusion.settings.run import Settings
+from pint_diffusion.store.directory import Directory
 from pint_diffusion.store.manifest import Manifest
 from pint_diffusion.store.master import read_run
 from pint_diffusion.store.part import read_part
@@ -104,7 +105,8 @@ class Original:
             for name in parts
             if str(name) == self.part.name
         )
-        self.states = read_part(self.run, self.name)
+        here = Directory.of(self.run)
+        self.states = read_part(here, self.name, self.manifest_read.run)
         self.config, self.grid = folder / "config.yaml", folder / "grid.yaml"
         self.config.write_text(
             Settings.from_flat(steps=9, bounds=(0, 4, 9), model="gmm:m.npz").to_yaml()
@@ -291,11 +293,12 @@ def test_a_run_with_a_changed_part_goes_on_from_an_earlier_iteration(original, t
     before = path.read_bytes()
     path.write_bytes(mutate(before, draw))
     plan = plan_of(original.settings, LocalWorld())
-    found = find(folder, plan, original.record.facts["fingerprint"])
+    here = Directory.of(folder)
+    found = find(here, plan, original.record.facts["fingerprint"])
     spared = path.exists() and path.read_bytes() == before
     assert found.k == (max(rows) if spared else max(rows.keys() - {name.k}))
     with pytest.raises(InputError, match="is not the one of the run"):
-        find(folder, plan, "another")
+        find(here, plan, "another")
 
 
 def seal(path: Path) -> None:
@@ -372,7 +375,7 @@ def test_a_crafted_master_is_refused(original, tmp_path, monkeypatch, case):
     "name", ["../../etc/passwd", "/etc/passwd", "../00-0001-0000-a-0123456789abcdef.h5", "x.h5", ""]
 )
 def test_a_manifest_does_not_lead_out_of_the_folder(tmp_path, name):
-    told = {"rows": {"0": {name: [0]}}, "changes": []}
+    told = {"run": "one", "rows": {"0": {name: [0]}}, "changes": [], "writing": None}
     told["sha256"] = hashlib.sha256(json.dumps(told).encode()).hexdigest()
     (tmp_path / "manifest.json").write_text(json.dumps(told))
     with pytest.raises(InputError, match="is not the name of a part"):
@@ -398,5 +401,5 @@ def test_events_of_rubbish_are_refused(original, tmp_path):
     shutil.copytree(original.run, folder)
     path = folder / "events-00-0000.h5"
     path.write_bytes(b"no events")
-    with pytest.raises(InputError, match="can't be read"):
-        read_segments(folder)
+    with pytest.raises(InputError, match="is torn"):
+        read_segments(folder, original.record.facts["run"])

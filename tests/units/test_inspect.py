@@ -116,7 +116,7 @@ def test_a_trace_has_every_event_of_all_segments(run, tmp_path, capsys):
     assert main(["export", str(run), "--trace", str(path)]) == 0
     told = json.loads(path.read_text())["traceEvents"]
     boxes = [event for event in told if event["ph"] == "X"]
-    segments = read_segments(run)
+    segments = read_segments(run, read_run(run).facts["run"])
     assert list(segments) == [0, 1]
     assert len(boxes) == sum(len(rows) for rows in segments.values())
     assert all(box["dur"] >= 0 for box in boxes)

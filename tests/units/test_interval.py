@@ -18,9 +18,10 @@ from pint_diffusion.report.inspection import inspect_run
 from pint_diffusion.runtime.events import EventLog
 from pint_diffusion.store import folder as store_folder
 from pint_diffusion.store import writer as store_writer
+from pint_diffusion.store.directory import Directory
 from pint_diffusion.store.manifest import Manifest, parts_of
 from pint_diffusion.store.master import read_run
-from pint_diffusion.store.part import FOLDER
+from pint_diffusion.store.names import PARTS
 from pint_diffusion.store.writer import Writer
 
 CPU = torch.device("cpu")
@@ -154,7 +155,7 @@ def test_an_iteration_that_the_manifest_does_not_name_yet_is_gone_on_with(
     manifest.write()
     for part in parts_of(folder):
         if part.k == 5 and part.group == "a":
-            (folder / FOLDER / str(part)).unlink()
+            (folder / PARTS / str(part)).unlink()
     assert 5 not in inspect_run(folder).manifest.rows
 
 
@@ -162,8 +163,10 @@ def test_an_iteration_that_the_manifest_does_not_name_yet_is_gone_on_with(
 @pytest.mark.parametrize("retires", [True, False])
 def test_a_rank_writes_what_was_decided_whenever_it_hears_of_it(tmp_path, order, retires):
     """And forgets what was not, but for the last; at the end it writes what it still knows."""
-    (tmp_path / FOLDER).mkdir()
-    writer = Writer(tmp_path, 0, 1, [1, 3], retires, EventLog(1), 0, False, CPU)
+    (tmp_path / PARTS).mkdir()
+    writer = Writer(
+        Directory.of(tmp_path), "run", 0, 1, [1, 3], retires, EventLog(1), 0, False, CPU
+    )
     for k in range(6):
         mine = [n for n in (1, 3) if n >= k or not retires]
         early = {"before": 0, "after": len(mine), "between": 1}[order]

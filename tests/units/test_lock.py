@@ -17,8 +17,9 @@ from helpers.launch import launch, ranks_of, start
 from pint_diffusion.commands.cli import main
 from pint_diffusion.errors import InputError
 from pint_diffusion.store import lock
-from pint_diffusion.store.lock import LOCK, FolderLock
+from pint_diffusion.store.lock import FolderLock
 from pint_diffusion.store.master import read_run
+from pint_diffusion.store.names import LOCK
 
 EMULATED = Path(__file__).parents[2] / "jobs" / "emulated.py"
 RUN = ["--model", f"{EMULATED}:factory", "--steps", 32, "--slices", 8, "--samples", 2]

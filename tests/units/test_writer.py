@@ -10,20 +10,23 @@ import torch
 
 from pint_diffusion.errors import StoreError
 from pint_diffusion.runtime.events import EventLog
+from pint_diffusion.store.directory import Directory
 from pint_diffusion.store.manifest import Manifest, Writing, parts_of
-from pint_diffusion.store.part import FOLDER, PartName, read_part, write_part
+from pint_diffusion.store.names import PARTS
+from pint_diffusion.store.part import PartName, read_part, write_part
 from pint_diffusion.store.writer import QUEUE, REST, Writer
 
 CPU = torch.device("cpu")
+RUN = "the run"
 
 
 @pytest.fixture
 def make(tmp_path):
-    (tmp_path / FOLDER).mkdir()
-    made = []
+    (tmp_path / PARTS).mkdir()
+    here, made = Directory.of(tmp_path), []
 
     def make(every=True, columns=(0,)):
-        made.append(Writer(tmp_path, 0, 0, columns, False, EventLog(0), 0, every, CPU))
+        made.append(Writer(here, RUN, 0, 0, columns, False, EventLog(0), 0, every, CPU))
         return made[-1]
 
     yield make
@@ -102,7 +105,9 @@ def test_a_state_that_has_not_moved_is_written_as_it_was(make, tmp_path):
     writer.record(0, 0, state(7))
     writer.record(0, 1, None)
     writer.close()
-    assert [read_part(tmp_path, part)[0].max() for part in parts_of(tmp_path)] == [7, 7]
+    assert [
+        read_part(Directory.of(tmp_path), part, RUN)[0].max() for part in parts_of(tmp_path)
+    ] == [7, 7]
 
 
 def test_the_thread_rests_four_times_as_long_as_it_wrote(make):
@@ -142,17 +147,19 @@ def test_of_jobs_that_can_wait_the_newest_is_run_when_it_is_time_and_at_the_end(
 
 def test_rank_0_reads_the_names_of_new_parts_alone(tmp_path, monkeypatch):
     """And an iteration of which a part comes late is found then."""
-    (tmp_path / FOLDER).mkdir()
+    (tmp_path / PARTS).mkdir()
+    here = Directory.of(tmp_path)
+    parts = here.below(PARTS)
     for k in range(6):
-        write_part(tmp_path, 0, k, 0, "a", {0: state(k).numpy()})
+        write_part(parts, RUN, 0, k, 0, "a", {0: state(k).numpy()})
         if k != 3:
-            write_part(tmp_path, 0, k, 0, "b", {1: state(k).numpy()})
-    manifest = Manifest(tmp_path, {}, [], Writing(0, 1, 1, False))
+            write_part(parts, RUN, 0, k, 0, "b", {1: state(k).numpy()})
+    manifest = Manifest(here, RUN, {}, [], Writing(0, 1, 1, False))
     manifest.extend()
     assert list(manifest.rows) == [0, 1, 2, 4, 5]
     parse, parsed = PartName.parse, []
     monkeypatch.setattr(PartName, "parse", lambda name: parsed.append(name) or parse(name))
-    late = write_part(tmp_path, 0, 3, 0, "b", {1: state(3).numpy()})
+    late = write_part(parts, RUN, 0, 3, 0, "b", {1: state(3).numpy()})
     manifest.extend()
     assert sorted(manifest.rows) == list(range(6))
     assert parsed == [str(late)]

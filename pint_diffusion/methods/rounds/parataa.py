@@ -37,6 +37,7 @@ from pint_diffusion.methods.problem import Problem
 from pint_diffusion.methods.rounds.method import MethodWithWindow, refuse_history
 from pint_diffusion.methods.rounds.sweep import Copies, Seen, Sweep, Swept
 from pint_diffusion.numerics.sums import folded, mean_square
+from pint_diffusion.options import PlacedPath
 from pint_diffusion.solvers import Propagator
 
 
@@ -187,7 +188,7 @@ class ParaTAA(MethodWithWindow):
         description="limit of a residual in units of the noise of a DDPM step, where that is the "
         "greater one; the tolerance if not given",
     )
-    warm_start: Path | None = Field(
+    warm_start: PlacedPath = Field(
         None, description="folder of a run on whose trajectory the points begin"
     )
     tolerance: float = Field(
