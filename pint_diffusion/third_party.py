@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import importlib.util
+import os
 import sys
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
@@ -43,10 +44,13 @@ def absolute(spec: str) -> str:
 
 
 def placed(path: Path) -> Path:
-    """Return a path that means the same from any folder; as it is where this folder is gone."""
+    """Return the path of something from any folder; what is not there keeps the path it was given.
+
+    So a message names what the user wrote.
+    """
     try:
-        return path.absolute()
-    except OSError:
+        return path.absolute() if os.path.lexists(path) else path
+    except (OSError, ValueError):  # this folder is gone, or the path is none
         return path
 
 

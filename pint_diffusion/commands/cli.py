@@ -252,11 +252,13 @@ def _export(arguments: list[str], speaks: bool, open_once: Callable[[str], World
 
         print(f"{settings.trace}: {write_trace(settings.run, settings.trace)} events")
     elif speaks:
+        from pint_diffusion.commands.caches import keep_out_of_home
         from pint_diffusion.report import draw_pictures
         from pint_diffusion.store.master import read_run
 
         folder = settings.out or settings.run
         record = read_run(settings.run)
+        keep_out_of_home()
         try:
             folder.mkdir(parents=True, exist_ok=True)
             for path in draw_pictures(record, folder):

@@ -9,6 +9,7 @@ import threading
 from pint_diffusion.build.agreement import refuse_differences
 from pint_diffusion.build.from_settings import plan_of
 from pint_diffusion.build.plan import tell_doubt
+from pint_diffusion.commands.caches import keep_out_of_home
 from pint_diffusion.commands.check.quick import refuse_or_warn
 from pint_diffusion.commands.silence import EndJob
 from pint_diffusion.errors import InputError, Interrupted, PintError, StoreError
@@ -83,6 +84,7 @@ def run_job(
     files = Files(settings.out, settings.force, *keep, resume, settings.to_yaml())
     outputs: list[Output] = [files, ProgressBar()]
     if settings.stream:
+        keep_out_of_home()
         outputs.append(Stream(settings.out / STREAM))
     with listening() as asked:
         try:
@@ -151,6 +153,7 @@ def read_and_draw(files: Files) -> RunRecord:
         If these can't be written.
     """
     record = read_run(files.path)
+    keep_out_of_home()
     try:
         draw_pictures(record, files.directory)
     except OSError as error:

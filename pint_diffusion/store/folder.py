@@ -142,7 +142,7 @@ class Files(Output):
         manifest.writing = Writing(self._segment, master.columns, self._world.size, retires)
         self._reserve = Reserve(self.directory)
         try:
-            self.directory.below(PARTS, make=True)
+            self._parts = self.directory.below(PARTS, make=True)
             manifest.write()
             master.write(self.directory)
             self._hold_space()
@@ -259,8 +259,11 @@ class Files(Output):
     def _say_last(self, status: str) -> None:
         if self._world.rank == 0:
             self._master.facts["status"] = status
-            with contextlib.suppress(OSError):
+            try:
                 self._write_last()
+            except OSError:  # of the parts, say; the status at least
+                with contextlib.suppress(OSError):
+                    self._master.write(self.directory)
 
     def _name_events(self) -> None:
         """Let rank 0 know the event files that were written."""
@@ -294,7 +297,7 @@ class Files(Output):
         master.change = list(outcome.changes)
         master.stopped_at = outcome.stopped_at
         try:
-            self.directory.verify()
+            self._parts.verify()
             self._write_last()
         except OSError as error:
             raise StoreError(f"{self.path} could not be written: {error.strerror}") from None
@@ -304,7 +307,7 @@ class Files(Output):
         self._write()
 
     def _write_all(self) -> None:
-        self.directory.verify()
+        self._parts.verify()
         self._write()
         self._hold_space()
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class RunRecord:
     """The results of a run: K iterations, M slices, N steps, S samples.
 
@@ -48,3 +48,12 @@ class RunRecord:
     events: NDArray[Any]
     config: dict[str, Any]
     facts: dict[str, Any]
+
+    def __repr__(self) -> str:
+        samples, shape = len(self.samples), self.samples.shape[1:]
+        counted = f"{len(self.change)} iterations" if self.facts["iterates"] else "no iterations"
+        kept = "" if self.boundary is None else ", with boundary states"
+        return (
+            f"<RunRecord: {self.facts['method']}, {self.bounds[-1]} steps, {samples} samples of "
+            f"{shape}, {counted}, {self.facts['status']}{kept}>"
+        )

@@ -51,9 +51,9 @@ def written(monkeypatch):
     """Iterations whose parts were written."""
     ks = []
 
-    def write_part(folder, segment, k, *rest):
+    def write_part(folder, run, segment, k, *rest):
         ks.append(k)
-        return writes(folder, segment, k, *rest)
+        return writes(folder, run, segment, k, *rest)
 
     writes = store_writer.write_part
     monkeypatch.setattr(store_writer, "write_part", write_part)

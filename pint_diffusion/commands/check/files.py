@@ -14,6 +14,7 @@ from pathlib import Path
 
 from pint_diffusion.commands.check.finding import Finding, amount
 from pint_diffusion.runtime.talk import Talk
+from pint_diffusion.store.directory import Directory
 
 VISIBLE_WITHIN = 3.0
 """Seconds within which every rank must see a file of rank 0."""
@@ -73,7 +74,7 @@ def files(talk: Talk, out: Path, hosts: Sequence[str], needed: int) -> Iterator[
     try:
         if talk.rank == 0:
             with contextlib.suppress(OSError):
-                mark.touch()
+                os.close(Directory.of(folder).create(mark.name))
         tried = talk.gather(attempt(folder, f"{token}-{talk.rank}"))
         seen = True if tried[0].problem else is_seen(mark)
         unseen = [rank for rank, here in enumerate(talk.gather(seen)) if not here]
@@ -86,31 +87,21 @@ def files(talk: Talk, out: Path, hosts: Sequence[str], needed: int) -> Iterator[
 
 def attempt(folder: Path, name: str) -> Tried:
     """Write, rename and lock a file in a folder as a run does, and delete it."""
-    first, second = (folder / f".pint-check-{name}{end}" for end in (".new", ".h5"))
-    where = str(folder)
+    file, where = folder / f".pint-check-{name}.h5", str(folder)
     try:
+        here = Directory.of(folder)
         start = time.perf_counter()
         for content in (b"old", b"new"):
-            with open(first, "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(first, second)
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+            here.replace(file.name, content)
         seconds = time.perf_counter() - start
-        if second.read_bytes() != b"new":
+        if here.read(file.name) != b"new":
             return Tried(where, "a renamed file has its old content")
-        return Tried(where, "", seconds, try_locks(second), shutil.disk_usage(folder).free)
+        return Tried(where, "", seconds, try_locks(file), shutil.disk_usage(folder).free)
     except OSError as error:
         return Tried(where, error.strerror or str(error))
     finally:
-        for path in (first, second):
-            with contextlib.suppress(OSError):
-                path.unlink()
+        with contextlib.suppress(OSError):
+            file.unlink()
 
 
 def try_locks(path: Path) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pint_diffusion.build.plan import Plan
+from pint_diffusion.commands.caches import keep_out_of_home
 from pint_diffusion.commands.compare.entries import Entry, entries
 from pint_diffusion.commands.compare.measure import Bench, Measured, call_costs
 from pint_diffusion.commands.compare.table import Row, draw, render, write_files
@@ -20,6 +21,7 @@ from pint_diffusion.runtime.device import set_precision, set_threads
 from pint_diffusion.runtime.world import World
 from pint_diffusion.settings.compare import Compare
 from pint_diffusion.solvers.linear import try_walk
+from pint_diffusion.store.directory import Directory
 
 LOG = logging.getLogger(__name__)
 
@@ -63,7 +65,9 @@ def compare(settings: Compare, world: World, denoiser: Denoiser | None = None) -
     steps = common.problem.grid.steps
     which = settings.methods, settings.devices, steps, settings.division
     wanted = world.agree(lambda: entries(*which))
-    world.agree(lambda: make_folder(settings.out, settings.force) if world.rank == 0 else None)
+    made = world.agree(
+        lambda: [make_folder(settings.out, settings.force)] if world.rank == 0 else []
+    )
     costs = world.share(
         world.agree(lambda: call_costs(common, LARGEST_CALL) if world.rank == 0 else None)
     )
@@ -89,35 +93,50 @@ def compare(settings: Compare, world: World, denoiser: Denoiser | None = None) -
     if refused is not None and len(rows) == 1:  # the sequential one
         raise refused
 
-    def write() -> None:
+    def write(into: Directory) -> None:
+        keep_out_of_home()
         about = {
             "steps": steps, "samples": settings.samples, "ranks": world.size,
             "target": settings.target, "seconds_per_call": costs, "settings": settings.to_yaml(),
         }  # fmt: skip
         print(render(rows, settings.devices))
         try:
-            write_files(rows, about, settings.out)
-            draw(rows, steps, settings.target, settings.out / FILES[-1])
+            write_files(rows, about, into)
+            draw(rows, steps, settings.target, into)
         except OSError as error:
             raise StoreError(f"{settings.out} could not be written: {error.strerror}") from None
         print(f"{', '.join(FILES)} are in {settings.out}/", flush=True)
 
-    world.agree(lambda: write() if world.rank == 0 else None)
+    world.agree(lambda: write(made[0]) if made else None)
     return rows
 
 
-def make_folder(folder: Path, force: bool) -> None:
-    """Make the folder of a comparison, or take one that may be written over."""
+def make_folder(folder: Path, force: bool) -> Directory:
+    """Make the folder of a comparison, or take one with a comparison that may be written over.
+
+    Raises
+    ------
+    InputError
+        If it can't be written, if it holds anything and there is no ``force``, or if it holds
+        other things than a comparison.
+    """
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if not force and any(folder.iterdir()):
+        here = Directory.made(folder)
+        others = sorted({*here.names()} - {*FILES})
+        if not force and here.names():
             raise InputError(
                 f"`out` {folder} is not empty: give another folder, or `force` to overwrite the "
                 "comparison in it"
             )
+        if others:
+            raise InputError(
+                f"`out` {folder} holds other things than a comparison, {others[0]} for one: give "
+                "another folder"
+            )
         for name in FILES:
-            (folder / name).write_bytes(b"")
-            (folder / name).unlink()  # there is no comparison yet
+            here.replace(name, b"")
+            here.delete(name)  # there is no comparison yet
+        return here
     except OSError as error:
         raise InputError(f"`out` {folder} can't be written: {error.strerror}") from None
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 from pint_diffusion.commands.compare.measure import Measured
+from pint_diffusion.store.directory import Directory
 
 
 @dataclass(frozen=True)
@@ -69,8 +70,8 @@ def _cells(row: Row, devices: Sequence[int]) -> list[str]:
     ]
 
 
-def write_files(rows: Sequence[Row], about: Mapping[str, Any], folder: Path) -> list[Path]:
-    """Write compare.csv and compare.json, and return their paths."""
+def write_files(rows: Sequence[Row], about: Mapping[str, Any], folder: Directory) -> None:
+    """Write compare.csv and compare.json."""
     flat = []
     for row in rows:
         found = asdict(row.measured) if row.measured else {}
@@ -79,17 +80,16 @@ def write_files(rows: Sequence[Row], about: Mapping[str, Any], folder: Path) -> 
         seconds = {f"seconds_on_{p}": time for p, time in row.on_devices.items()}
         flat.append({"method": row.name, "rule": row.rule, **found, **seconds})
     names = list(dict.fromkeys(name for row in flat for name in row))
-    paths = [folder / "compare.csv", folder / "compare.json"]
-    with paths[0].open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, names)
-        writer.writeheader()
-        writer.writerows(flat)
-    paths[1].write_text(json.dumps({**about, "rows": flat}, indent=1), encoding="utf-8")
-    return paths
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, names)
+    writer.writeheader()
+    writer.writerows(flat)
+    folder.replace("compare.csv", text.getvalue().encode())
+    folder.replace("compare.json", json.dumps({**about, "rows": flat}, indent=1).encode())
 
 
-def draw(rows: Sequence[Row], steps: int, target: float, path: Path) -> None:
-    """Draw depth against work at equal error, and the time on P devices.
+def draw(rows: Sequence[Row], steps: int, target: float, folder: Directory) -> None:
+    """Draw depth against work at equal error, and the time on P devices, into compare.png.
 
     A family of methods has one colour. On the right it is shown by its best entry on so many
     devices.
@@ -135,4 +135,6 @@ def draw(rows: Sequence[Row], steps: int, target: float, path: Path) -> None:
     right.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
     figure.suptitle(f"N = {steps}, every method at a relative L2 error of at most {target:g}")
     figure.legend(*left.get_legend_handles_labels(), loc="outside right center", fontsize=9)
-    figure.savefig(path)
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png")
+    folder.replace("compare.png", picture.getvalue())
