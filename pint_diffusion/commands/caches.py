@@ -20,10 +20,10 @@ def keep_out_of_home() -> None:
     this before it draws; a library must not change the environment of a program.
     """
     with contextlib.suppress(OSError):  # then matplotlib says what it could not do
-        if "MPLCONFIGDIR" not in os.environ:
+        if not os.environ.get("MPLCONFIGDIR"):
             os.environ["MPLCONFIGDIR"] = str(own_folder() / "matplotlib")
     before = os.environ.get("XDG_CACHE_HOME")
-    os.environ["XDG_CACHE_HOME"] = os.environ.get("MPLCONFIGDIR", tempfile.gettempdir())
+    os.environ["XDG_CACHE_HOME"] = os.environ.get("MPLCONFIGDIR", "")
     try:
         import matplotlib.font_manager  # noqa: F401
     finally:

@@ -59,9 +59,9 @@ def refuse_strange_code(
         if option in again and absolute(again[option]) == spec:
             continue
         told = f"the run in {folder.path} names the code {spec} as `{option}`"
-        to_do = f"look at it, and name it yourself: `{option}` {spec}"
+        to_do = f"if you trust it, name it yourself, `{option}` {spec}"
         if strange is not None:
-            raise InputError(f"{told}, and {strange}: {to_do}; or take their right to write away")
+            raise InputError(f"{told}, and {strange}: {to_do}, or take away their right to write")
         digest = third_party.digest(spec)
         if not digest or f"{digest} {spec}" not in began:
             raise InputError(f"{told}, which is gone or has changed since the run began: {to_do}")

@@ -328,7 +328,7 @@ def test_a_run_whose_deletion_was_cut_short_is_still_one(run, model, monkeypatch
 
 
 def test_without_force_a_folder_must_be_empty(run, model, capfd):
-    assert "is not empty" in refused(forced(model, run)[:-3] + ["--out", str(run)], capfd)
+    assert "is not empty" in refused([*forced(model, run)[:-3], "--out", str(run)], capfd)
 
 
 # ------------------------------------------------------------------------------------- others
