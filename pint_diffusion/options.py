@@ -29,6 +29,9 @@ computed, or how long, but not what.
 NEW: dict[str, Any] = {"resume": "new"}
 """``json_schema_extra`` of an option of runs that begin, which `resume` does not take."""
 
+LONGEST_NAME = 255
+"""Most bytes of the name of a file or a folder."""
+
 
 def said_of(field: FieldInfo) -> Mapping[str, Any]:
     """Return what is said of a field beside its type, default and description."""
@@ -100,7 +103,10 @@ class Options(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _is_of_its_type(cls, value: Any, info: ValidationInfo) -> Any:
-        refuse_conversion(cls.model_fields[str(info.field_name)].annotation, value)
+        annotation = cls.model_fields[str(info.field_name)].annotation
+        refuse_conversion(annotation, value)
+        if Path in kinds_of(annotation) and isinstance(value, str) and is_too_long(value):
+            raise ValueError(f"a path with names of at most {LONGEST_NAME} bytes")
         return value
 
     @classmethod
@@ -259,6 +265,11 @@ def number(text: str) -> Any:
 def is_text(value: str) -> bool:
     """Return whether a text can be written as UTF-8 and be part of a file's name."""
     return "\0" not in value and not any("\ud800" <= char <= "\udfff" for char in value)
+
+
+def is_too_long(path: str) -> bool:
+    """Return whether no system has room for a name in a path."""
+    return any(len(part.encode()) > LONGEST_NAME for part in path.split("/"))
 
 
 def refuse_conversion(annotation: Any, value: Any) -> None:

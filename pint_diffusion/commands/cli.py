@@ -6,7 +6,6 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from pint_diffusion.commands.printing import print_cause, printed, tell_error
@@ -151,8 +150,9 @@ def _resume(arguments: list[str], speaks: bool, open_once: Callable[[str], World
                 "--help"
             )
         from pint_diffusion.commands.resume import settings_of
+        from pint_diffusion.settings.inspect import Inspect
 
-        return settings_of(Path(arguments[0]), arguments[1:])
+        return settings_of(parse(Inspect, arguments[:1]).run, arguments[1:])
 
     return _run_job(settings, speaks, open_once, resume=True)
 

@@ -58,7 +58,7 @@ class Guard:
         command += [str(os.getpid()), str(told), str(PATIENCE), sentence]
         before = signal.pthread_sigmask(signal.SIG_BLOCK, HELD)  # the guardian inherits the mask
         try:
-            self._guardian = subprocess.Popen(  # noqa: S603: this interpreter and a file of ours
+            self._guardian = subprocess.Popen(  # noqa: S603  this program, a file of ours
                 command,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL,

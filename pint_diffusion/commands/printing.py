@@ -23,8 +23,12 @@ LONGEST = 2000
 CHATTY = ("accelerate", "diffusers", "huggingface_hub", "matplotlib", "torch", "transformers")
 """Libraries whose logs are hidden; they say on many lines what an error says on one."""
 
-SILENT = {"DIFFUSERS_VERBOSITY": "critical", "TRANSFORMERS_VERBOSITY": "critical"}
-"""Environment variables that say the same to libraries which set their levels when imported."""
+SILENT = {
+    "DIFFUSERS_VERBOSITY": "critical",
+    "TRANSFORMERS_VERBOSITY": "critical",
+    "TQDM_DISABLE": "1",
+}
+"""Environment variables that libraries read when they are imported: no logs, no bars but ours."""
 
 
 def tell(level: str, text: str, lines: bool = False) -> None:

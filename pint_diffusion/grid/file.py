@@ -19,8 +19,11 @@ from pint_diffusion.errors import InputError
 from pint_diffusion.grid.level import Level
 from pint_diffusion.grid.schedule import NoiseSchedule, Schedule
 from pint_diffusion.grid.slicing import check_bounds
-from pint_diffusion.small_file import LIMIT, read_small_file
+from pint_diffusion.small_file import read_small_file
 from pint_diffusion.yaml_text import dump_yaml, parse_yaml
+
+MOST_LEVELS = 300_000
+"""Of a file that is written: what `read_small_file` reads has room for them."""
 
 KEYS = ("t", "sigma", "alpha_bar", "bounds")
 
@@ -99,8 +102,12 @@ def write_grid(
     Raises
     ------
     InputError
-        If the file can't be written.
+        If there are more than `MOST_LEVELS`, or if the file can't be written.
     """
+    if len(levels) > MOST_LEVELS:
+        raise InputError(
+            f"a grid file has at most {MOST_LEVELS} levels, and these are {len(levels)}"
+        )
     values: dict[str, Any] = {
         "t": [level.t for level in levels],
         "alpha_bar": [level.alpha_bar for level in levels],
@@ -109,11 +116,6 @@ def write_grid(
         values["bounds"] = list(bounds)
     text = "".join(f"# {line}\n" for line in about)
     text += dump_yaml(values, default_flow_style=None, width=99)
-    if len(text) > LIMIT:
-        raise InputError(
-            f"{path} would have more than {LIMIT / 1e6:g} MB, and no larger file is read: take "
-            "fewer `steps`"
-        )
     try:
         path.write_text(text, encoding="utf-8")
     except OSError as error:

@@ -125,17 +125,27 @@ def parse(kind: type[Parsed], arguments: Sequence[str]) -> Parsed:
         flat = read_flat(kind, arguments, file.values)
         return kind.from_flat(file.values, **flat)
     except InputError as error:
-        if file.values and error.field not in flat:
-            line = line_of(file, error.field)
-            where = f"{first['config']}, line {line}" if line else first["config"]
-            raise InputError(f"`config` {where}: {error}") from None
-        raise
+        if error.field in by_place(kind):
+            raise InputError(str(error).replace(f"`{error.field}`", error.field.upper())) from error
+        line = None if error.field in flat else line_of(file, error.field, kind.choices)
+        if line is None:
+            raise
+        raise InputError(f"`config` {first['config']}, line {line}: {error}") from error
 
 
-def line_of(file: Yaml, field: str | None) -> int | None:
-    """Return the line of an option, called as in an error; None if it is not there."""
+def by_place(kind: type[CommandSettings]) -> list[str]:
+    """Return the names of the settings that are given by their place, without a flag."""
+    return [flag.name for flag in flags.flags_of(kind, {}) if flag.takes_place]
+
+
+def line_of(file: Yaml, field: str | None, choices: Mapping[str, Any]) -> int | None:
+    """Return the line of an option, called as in an error; None if it is not there.
+
+    Options of what is chosen have their own name there, and those of other objects a prefix.
+    """
+    own = {path: path[-1] if len(path) > 2 or path[0] in choices else "" for path in file.lines}
     for path, line in file.lines.items():
-        if field in (path[-1], "_".join(path)):
+        if field in ("_".join(path), own[path]):
             return line
     return None
 
