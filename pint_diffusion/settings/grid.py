@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field, PositiveInt
 
-from pint_diffusion.build.grid import MOST_STEPS
+from pint_diffusion.build.time_grid import MOST_STEPS
 from pint_diffusion.errors import InputError
 from pint_diffusion.grid.file import MOST_LEVELS
 from pint_diffusion.settings.flags import FILES, GRID
