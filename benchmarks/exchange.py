@@ -23,6 +23,7 @@ from pint_diffusion.numerics.convergence import Outcome
 from pint_diffusion.output import Output
 from pint_diffusion.runtime.calls import Calls
 from pint_diffusion.runtime.events import EventLog
+from pint_diffusion.runtime.limits import Limits
 from pint_diffusion.runtime.requests import Layout
 from pint_diffusion.runtime.scheduler import Runtime
 from pint_diffusion.runtime.world import World, open_world
@@ -92,7 +93,7 @@ def finish(runtime: Runtime) -> None:
 def measure(world: World, pattern, numbers: int) -> float:
     """Seconds of a round beyond the evaluation, on the slowest rank."""
     events = EventLog(world.rank)
-    transport = world.transport(events, torch.device("cpu"), 60.0)
+    transport = world.transport(events, torch.device("cpu"), Limits(60.0))
     calls = Calls([], events, None)
     runtime = Runtime(world.rank, world.size, calls, transport, events, Output())
     times: list[float] = []
@@ -100,6 +101,7 @@ def measure(world: World, pattern, numbers: int) -> float:
     world.barrier()
     pattern(runtime, range(world.size), layout, times)
     deque(runtime.run(), maxlen=0)
+    runtime.close()
     world.barrier()
     return max(world.gather(float(np.median(times)))) - EVALUATION
 

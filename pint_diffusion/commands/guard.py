@@ -23,8 +23,8 @@ from pint_diffusion.settings.flags import with_flags
 PATIENCE = 8.0
 """Seconds after a SIGTERM in which a rank may end in order."""
 
-MARGIN = 5.0
-"""Seconds in which threads end a job in order, if they can, before a guardian kills a rank."""
+MARGIN, ALONE = 8.0, 2.0
+"""Seconds in which other ranks end a job in order, before a guardian kills one; of one process."""
 
 PERIOD = 1.0
 """Seconds from one sign of life to the next."""
@@ -48,6 +48,7 @@ class Guard:
 
     def __init__(self, world: World) -> None:
         self._who, self._world = f"rank {world.rank} on {world.host}", world
+        self._margin = MARGIN if world.size > 1 else ALONE
         self._expect: Callable[[], tuple[float, str]] = lambda: (inf, "")
 
     def __enter__(self) -> Guard:
@@ -87,6 +88,7 @@ class Guard:
         """Note that this rank loads a network, and how long that may take at most."""
         seconds = allowed(limit, ())
         self._expect = lambda: (seconds, not_ready([self._who], seconds))
+        self._tell()
 
     def computes(self, pace: Pace, limits: Limits) -> None:
         """Note that this rank makes network calls.
@@ -101,12 +103,14 @@ class Guard:
             return max(seconds, noticed, 2 * pace.longest), sentence
 
         self._expect = expect
+        self._tell()
 
     def _tell(self, passed: float = 0.0) -> bool:
         seconds, sentence = self._expect()
+        line = " ".join(sentence.split())
         assert self._guardian.stdin is not None
         with suppress(BrokenPipeError):
-            self._guardian.stdin.write(f"{seconds + MARGIN}\t{with_flags(sentence)}\n".encode())
+            self._guardian.stdin.write(f"{seconds + self._margin}\t{with_flags(line)}\n".encode())
         return False
 
     @contextmanager

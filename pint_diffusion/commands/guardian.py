@@ -34,12 +34,7 @@ def stopped(pid: int) -> bool:
 
 def main() -> None:
     """Watch over the parent, to its end."""
-    pid, told, grace, of_signal = (
-        int(sys.argv[1]),
-        int(sys.argv[2]),
-        float(sys.argv[3]),
-        sys.argv[4],
-    )
+    pid, told, grace = int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])
     left, sentence, asked = float("inf"), "", False
     while os.getppid() == pid:
         begun = time.monotonic()
@@ -52,7 +47,7 @@ def main() -> None:
                 return
             if file == told:
                 if signal.SIGTERM in read and not asked:
-                    left, sentence, asked = grace, of_signal, True
+                    left, sentence, asked = grace, sys.argv[4], True
             elif not asked:
                 seconds, _, sentence = read.decode().splitlines()[-1].partition("\t")
                 left = float(seconds)

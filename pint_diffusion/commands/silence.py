@@ -33,9 +33,8 @@ def end_job(world: World, cause: str, told_by: int) -> NoReturn:
     """
     if told_by != world.rank:
         time.sleep(GRACE)
-    print(
-        f"pint-diffusion: error: {with_flags(cause)}; the job is ended", file=sys.stderr, flush=True
-    )
+    said = f"pint-diffusion: error: {with_flags(cause)}; the job is ended"
+    print(said, file=sys.stderr, flush=True)
     signal.alarm(GRACE)  # not by a thread: Abort keeps Python's lock
     world.abort(1)
 

@@ -235,10 +235,13 @@ class Wavefront:
     async def correct(self, n: int) -> None:
         """Make u_{n+1}^k for every k."""
         k0, fine, restart = self.k0, self.fine, self.restart
+        if restart:
+            new = self.u[n + 1, k0] = restart.state(n + 1)
         g_old = await self.g[n, k0]
         assert g_old is not None  # the first iteration made them all
+        if not restart:
+            new = self.u[n + 1, k0] = fine.start(g_old[0])
         f_old: Tensor | None = None
-        new = self.u[n + 1, k0] = restart.state(n + 1) if restart else fine.start(g_old[0])
         for k in range(k0 + 1, min(n + 1, self.last) + 1):
             g_new = await self.g[n, k] if k <= n else None
             f_new = await self.f[n, k - 1]

@@ -120,13 +120,16 @@ class Calls:
             return []
         evaluator = self._evaluators[batch[0].request.ask.network]
         start = self._events.now()
+        failed: PintError | None = None
         try:
             predictions = evaluator.start([pending.request for pending in batch])
         except (NetworkError, NetworkRaisedError) as error:
-            if len(batch) == 1:
-                self._drop(batch[0], error)
-                return []
-            return [ready for pending in batch for ready in self.call([pending])]
+            failed = error
+        if failed is not None:
+            if len(batch) > 1:
+                return [ready for pending in batch for ready in self.call([pending])]
+            self._drop(batch[0], failed)
+            return []
         self._open = evaluator, batch, start
         if not evaluator.late:
             self.check_last()

@@ -190,8 +190,8 @@ def not_ready(ranks: Sequence[str], seconds: float) -> str:
     """Return the sentence about ranks that take too long."""
     verb = "is" if len(ranks) == 1 else "are"
     return (
-        f"{', '.join(ranks)} {verb} not ready after {seconds:.3g} s of loading: raise `load_limit` "
-        "if that may take longer"
+        f"{', '.join(ranks)} {verb} not ready after {seconds:.3g} s of loading: raise "
+        "`load_limit` if that may take longer"
     )
 
 

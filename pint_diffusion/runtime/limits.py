@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from math import inf
 from typing import Literal, TypeAlias
@@ -96,27 +96,26 @@ class Overdue:
             self._call, self._age = call, 0.0
             return None
         self._age += passed
-        limit = self._allowed(call)
+        limit = self._allowed(call.rows)
         if self._age <= limit:
             return None
-        return self._cause(call, limit)
+        return self._cause(f"at {call.place()} has taken more than {limit:.3g} s")
 
     def expected(self) -> tuple[float, str]:
-        """Return the seconds in which the newest call ends, and what to say if it does not."""
+        """Return the seconds in which this process does something, and what to say if it does not.
+
+        It does nothing only in a call that keeps Python's lock: one that may have begun since.
+        """
         call = self._pace.newest
-        if call is None:
-            return inf, ""
-        limit = self._allowed(call)
-        return limit, self._cause(call, limit)
+        limit = self._allowed(call.rows if call else 0)
+        place = f"at {call.place()} or after it" if call else "at the beginning of the run"
+        return limit, self._cause(f"{place} has kept Python's lock for more than {limit:.3g} s")
 
-    def _allowed(self, call: Call) -> float:
-        return self._pace.allowed(call.rows) if self._limit == "auto" else self._limit
+    def _allowed(self, rows: int) -> float:
+        return self._pace.allowed(rows) if self._limit == "auto" else self._limit
 
-    def _cause(self, call: Call, limit: float) -> str:
-        return (
-            f"{self._who}: a network call at {call.place()} has taken more than {limit:.3g} s: "
-            "raise `call_limit` if it may take longer"
-        )
+    def _cause(self, what: str) -> str:
+        return f"{self._who}: a network call {what}: raise `call_limit` if it may take longer"
 
 
 class Clock:
@@ -146,6 +145,14 @@ class Clock:
         return passed
 
 
+def rising(period: float) -> Iterator[float]:
+    """Yield times up to a period: what goes wrong at once is to be seen at once too."""
+    first = period / 32
+    while True:
+        yield min(first, period)
+        first *= 2
+
+
 class Patrol:
     """A thread that looks whether all is well, until it is told to end.
 
@@ -155,7 +162,7 @@ class Patrol:
         Is given the seconds since the last look in which this process could run. The thread ends
         when it returns True.
     period : float
-        Seconds from one look to the next.
+        Most seconds from one look to the next: looks are more frequent at first.
     """
 
     def __init__(self, look: Callable[[float], bool], period: float) -> None:
@@ -165,8 +172,8 @@ class Patrol:
         self._thread.start()
 
     def _walk(self) -> None:
-        clock = Clock(self._period)
-        while not self._over.wait(self._period):
+        clock, period = Clock(self._period), rising(self._period)
+        while not self._over.wait(next(period)):
             if self._look(clock.tick()):
                 break
 

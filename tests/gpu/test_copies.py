@@ -36,7 +36,7 @@ def transport(device):
     """A transport of MPI from this rank to itself."""
     from mpi4py import MPI
 
-    made = world_of(MPI.COMM_SELF).transport(EventLog(0), device, None)
+    made = world_of(MPI.COMM_SELF).transport(EventLog(0), device)
     yield made
     made.close()
 
@@ -140,7 +140,7 @@ def test_both_threads_bind_their_device_first(device, monkeypatch, tmp_path):
     from mpi4py import MPI
 
     bound.clear()
-    world_of(MPI.COMM_SELF).transport(EventLog(0), device, None).close()
+    world_of(MPI.COMM_SELF).transport(EventLog(0), device).close()
     (tmp_path / PARTS).mkdir()
     Writer(Directory.of(tmp_path), "run", 0, 0, (0,), False, EventLog(0), 0, True, device).close()
     assert bound == [("mpi", device), ("store", device)]
@@ -164,5 +164,5 @@ def test_no_context_on_gpu_0_from_a_rank_on_another_one(card, tmp_path):
 
 
 def test_one_process_needs_no_transport_of_mpi(device):
-    assert LocalWorld().transport(EventLog(0), device, None).receive(0) == []
+    assert LocalWorld().transport(EventLog(0), device).receive(0) == []
     assert sys.platform == "linux"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import sys
@@ -105,6 +106,69 @@ def killed(device, dtype):
 
 def exits(device, dtype):
     return Contraction(on(1, 6, lambda out: os._exit(17)), 0.05)
+
+
+def keep_the_lock(seconds):
+    """Wait for ever for a mutex, in a library that keeps Python's lock: no handler can run."""
+    mutex, library = ctypes.create_string_buffer(64), ctypes.PyDLL(None)
+    for _ in range(2):
+        library.pthread_mutex_lock(mutex)
+
+
+def spin(seconds):
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        pass
+
+
+STUCK = {"sleeps": time.sleep, "spins": spin, "keeps_the_lock": keep_the_lock}
+
+
+def stuck(how):
+    """Never returns from the 6th call on, or that of STUCK_AT, on the rank that STUCK_ON names."""
+    call = int(os.environ.get("STUCK_AT", "6"))
+    where = int(os.environ.get("STUCK_ON", "2" if "PMI_RANK" in os.environ else "0"))
+
+    def act(out):
+        STUCK[how](1000)
+        return out
+
+    return Contraction(on(where, call, act), 0.05)
+
+
+def sleeps(device, dtype):
+    return stuck("sleeps")
+
+
+def spins(device, dtype):
+    return stuck("spins")
+
+
+def keeps_the_lock(device, dtype):
+    return stuck("keeps_the_lock")
+
+
+def never_loads(device, dtype):
+    """Does not come to an end on the rank that STUCK_ON names, on every one with -1."""
+    where = int(os.environ["STUCK_ON"])
+    if where in (rank(), -1):
+        STUCK[os.environ["STUCK_HOW"]](1000)
+    return Contraction()
+
+
+class StopsAll(BaseException):
+    """An exception that is no Exception."""
+
+
+def raises_what_is_no_exception(device, dtype):
+    """Raises in the 6th call, on the last of up to 4 ranks."""
+    where = 3 if "PMI_RANK" in os.environ else 0
+    kind = {"GeneratorExit": GeneratorExit, "StopsAll": StopsAll}[os.environ["RAISES"]]
+
+    def act(out):
+        raise kind("enough")
+
+    return Contraction(on(where, 6, act), 0.02)
 
 
 def mixture(device, dtype):

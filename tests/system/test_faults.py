@@ -190,6 +190,7 @@ def test_a_library_call_raises_when_a_rank_falls_silent(mixture_file):
         "from pint_diffusion.build.from_settings import plan_of\n"
         "from pint_diffusion.errors import TransportError\n"
         "from pint_diffusion.run import solve\n"
+        "from pint_diffusion.runtime.limits import Limits\n"
         "from pint_diffusion.runtime.world import world_of\n"
         "from pint_diffusion.settings.run import Settings\n"
         "comm = MPI.COMM_WORLD; pids = comm.allgather(os.getpid()); world = world_of(comm)\n"
@@ -202,7 +203,7 @@ def test_a_library_call_raises_when_a_rank_falls_silent(mixture_file):
         "        if world.rank == 1 and len(calls) == 5: os.kill(os.getpid(), signal.SIGSTOP)\n"
         "        return inner(*given)\n"
         "plan.evaluators[0].denoiser = Stops()\n"
-        "try: solve(plan, world, patience=1.0)\n"
+        "try: solve(plan, world, limits=Limits(1.0))\n"
         "except TransportError as error: print('raised', error, flush=True)\n"
         "os.kill(pids[1], signal.SIGKILL); os._exit(0)"
     )

@@ -15,6 +15,7 @@ from pint_diffusion.numerics.convergence import Outcome
 from pint_diffusion.output import Output
 from pint_diffusion.runtime.calls import Calls
 from pint_diffusion.runtime.events import EventLog
+from pint_diffusion.runtime.limits import Limits
 from pint_diffusion.runtime.scheduler import Runtime
 from pint_diffusion.runtime.signals import ASKING, listening
 
@@ -30,7 +31,7 @@ def runtime(world):
         world.rank,
         world.size,
         Calls([], events, None),
-        world.transport(events, CPU, 60),
+        world.transport(events, CPU, Limits(60)),
         events,
         Records(recorded),
     )
@@ -67,6 +68,7 @@ def test_finish_waits_until_every_rank_has_recorded_what_it_promised(world, runt
     for n in mine:
         made.spawn(world.rank, column, n)
     assert list(made.run()) == []
+    made.close()
     assert {n for n, k in recorded if k == LAST} == {n for n in mine if n >= LAST}
 
 

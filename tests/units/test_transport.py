@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from pint_diffusion.runtime.events import EventLog
+from pint_diffusion.runtime.limits import Limits
 from pint_diffusion.runtime.requests import Clock, Key
 from pint_diffusion.runtime.transports.base import Message
 from pint_diffusion.runtime.world import open_world
@@ -20,7 +21,7 @@ def world():
 
 @pytest.fixture
 def transport(world):
-    return world.transport(EventLog(world.rank), torch.device("cpu"), 60)
+    return world.transport(EventLog(world.rank), torch.device("cpu"), Limits(60))
 
 
 @pytest.mark.parametrize("values", [1, 100_000])

@@ -12,6 +12,10 @@ from helpers.runs import run, run_alone
 from pint_diffusion.errors import InputError, RunFailed, TransportError
 from pint_diffusion.runtime.events import EventLog
 from pint_diffusion.runtime.launcher import read_launcher
+from pint_diffusion.runtime.limits import Limits
+from pint_diffusion.runtime.pace import Pace
+from pint_diffusion.runtime.requests import Key
+from pint_diffusion.runtime.transports.base import Control
 from pint_diffusion.runtime.transports.watchdog import Watchdog
 from pint_diffusion.runtime.world import LocalWorld, open_world, world_of
 
@@ -150,10 +154,10 @@ def test_a_silent_rank_is_told_of_by_the_transport_and_raised():
 
     from pint_diffusion.runtime.transports.mpi import MpiTransport
 
-    told: list[str] = []
+    told: list[tuple[str, int]] = []
     events = EventLog(0)
-    watchdog = Deaf(0, ["here", "there"], 0.2, events)
-    transport = MpiTransport(MPI.COMM_SELF, events, CPU, watchdog, told.append)
+    watchdog = Deaf(0, ["here", "there"], Limits(0.2), Pace())
+    transport = MpiTransport(MPI.COMM_SELF, events, CPU, watchdog, lambda *all: told.append(all))
     with pytest.raises(TransportError, match="rank 1 on there has been silent for"):
         transport.receive(20)
     assert len(told) == 1
@@ -162,17 +166,30 @@ def test_a_silent_rank_is_told_of_by_the_transport_and_raised():
 
 
 def test_a_call_that_is_longer_than_the_patience_is_no_silence():
-    from pint_diffusion.runtime.requests import Key
-    from pint_diffusion.runtime.transports.base import Control
+    pace = Pace()
+    pace.longest = 2.5
+    sign = torch.frombuffer(bytearray(Watchdog(0, HOSTS, SHORT, pace).sign()), dtype=torch.uint8)
+    watchdog, other = (Watchdog(1, HOSTS, SHORT, Pace()) for _ in range(2))
+    watchdog.heard(0, Key(Control.ALIVE, 0, 0), sign)
+    other.heard(0, Key(Control.FAILURE, 0, 0))  # says nothing of its calls
+    found = [looks(one, 0.3) for one in (watchdog, other)]
+    assert found[0] is None
+    cause, told_by = found[1]
+    assert "rank 0 on here has been silent" in cause
+    assert told_by == 1
 
-    watchdog = Watchdog(1, ["here", "there"], 0.1, EventLog(1))
-    watchdog.heard(0, Key(Control.ALIVE, 2, 500))  # 2.5 seconds
-    time.sleep(0.3)
-    assert watchdog.silent() is None
-    other = Watchdog(1, ["here", "there"], 0.1, EventLog(1))
-    other.heard(0, Key(Control.FAILURE, 2, 500))  # says nothing of its calls
-    time.sleep(0.3)
-    assert "rank 0 on here has been silent" in other.silent()
+
+HOSTS, SHORT = ["here", "there"], Limits(0.1)
+
+
+def looks(watchdog, seconds):
+    """Look at all times for so many seconds."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if watchdog.is_time() and (found := watchdog.look()) is not None:
+            return found
+        time.sleep(1e-3)
+    return None
 
 
 def test_what_is_raised_on_one_rank_of_an_agreement_is_raised_on_all(world):

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from pint_diffusion.runtime.gate import next_speaker
-from pint_diffusion.runtime.limits import Clock, Limits, Overdue
+from pint_diffusion.runtime.limits import Clock, Limits, Overdue, rising
 from pint_diffusion.runtime.pace import Pace
 from pint_diffusion.runtime.requests import Key
 from pint_diffusion.runtime.transports.base import Control, text_of
@@ -48,8 +48,8 @@ class Watchdog:
         self._overdue = None if call is None else Overdue(pace, call, who)
         periods = [PERIOD if self._silence is None else self._silence / 4]
         periods += [self._overdue.period] if self._overdue else []
-        self._period = min(PERIOD, *periods)
-        self._clock = Clock(self._period)
+        self._periods = rising(min(PERIOD, *periods))
+        self._clock = Clock(min(PERIOD, *periods))
         self._next = 0.0
         self._passed = 0.0
         peers = range(1, len(hosts)) if rank == 0 else [0]
@@ -67,7 +67,7 @@ class Watchdog:
         now = time.monotonic()
         if now < self._next:
             return False
-        self._next = now + self._period
+        self._next = now + next(self._periods)
         self._passed = self._clock.tick()
         return True
 
