@@ -115,7 +115,7 @@ class SamplingSettings(OfNetwork, OfSpacing, FromFile):
     force: bool = Field(
         False,
         json_schema_extra=FILES | NEW,
-        description="overwrite what is in the folder",
+        description="overwrite the run that is in the folder",
     )
 
     def model_post_init(self, context: object) -> None:

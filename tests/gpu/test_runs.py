@@ -54,7 +54,7 @@ def test_weights_have_the_same_digest_on_a_device_and_answers_there_are_not_refu
     asked = Sampling(network, samples=3, steps=12, device=device)
     for tf32 in (False, True):
         set_precision(tf32, "auto")
-        refuse_dependent_rows(make_plan(asked, 1), LocalWorld())
+        refuse_dependent_rows(make_plan(asked, LocalWorld()), LocalWorld())
     set_precision(False, "auto")
 
 

@@ -60,7 +60,7 @@ def test_rows_at_different_levels_do_not_touch_each_other(name):
 def test_it_is_not_refused(name):
     for batching in ("auto", "off"):
         asked = Sampling(network(name), samples=2, steps=8, batching=batching)
-        refuse_dependent_rows(make_plan(asked, 1), LocalWorld())
+        refuse_dependent_rows(make_plan(asked, LocalWorld()), LocalWorld())
 
 
 @pytest.mark.parametrize("name", FILES)

@@ -39,7 +39,7 @@ DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
 def tried(network, samples=3, batching="auto", dtype=torch.float32, **more):
     """Try a network as before a run."""
     asked = Sampling(network, samples=samples, batching=batching, dtype=dtype, steps=12, **more)
-    probe.refuse_dependent_rows(make_plan(asked, 1), LocalWorld())
+    probe.refuse_dependent_rows(make_plan(asked, LocalWorld()), LocalWorld())
 
 
 # ---------------------------------------------------------------- what is refused
