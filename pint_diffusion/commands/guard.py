@@ -87,9 +87,10 @@ class Guard:
         """Note that this rank loads a network, and how long that may take at most."""
         seconds = allowed(limit, ())
         self._expect = lambda: (seconds, not_ready([self._who], seconds))
+        self._tell()  # before Python's lock may be taken
 
     def computes(self, pace: Pace, limits: Limits) -> None:
-        """Note that this rank makes network calls.
+        """Note that this rank makes network calls from now on.
 
         Other ranks notice first that it is silent: that is the better end, in order.
         """
@@ -101,6 +102,7 @@ class Guard:
             return max(seconds, noticed, 2 * pace.longest), sentence
 
         self._expect = expect
+        self._tell()
 
     def _tell(self, passed: float = 0.0) -> bool:
         seconds, sentence = self._expect()

@@ -102,10 +102,11 @@ class Overdue:
         return self._cause(call, limit)
 
     def expected(self) -> tuple[float, str]:
-        """Return the seconds in which the newest call ends, and what to say if it does not."""
-        call = self._pace.newest
-        if call is None:
-            return inf, ""
+        """Return the seconds in which the newest call ends, and what to say if it does not.
+
+        Before the first call it is that one, which may have begun since.
+        """
+        call = self._pace.newest or Call(1, lambda: "the start of the run", 0.0)
         limit = self._allowed(call)
         return limit, self._cause(call, limit)
 
