@@ -147,6 +147,16 @@ class Hosts:
         """Take a host off the network, without a word to anybody."""
         self.on(name, "ip", "link", "set", "eth0", "down")
 
+    def mend(self, name: str) -> None:
+        """Take a host on the network again."""
+        self.on(name, "ip", "link", "set", "eth0", "up")
+
+    def end(self, name: str) -> None:
+        """Kill all that runs on a host."""
+        for pid in self.processes(name):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
     def processes(self, *names: str) -> list[int]:
         """Process ids of all that runs on some hosts, by default on all of them."""
         wanted = {self._network(self._processes[name].pid) for name in names or self.names}
@@ -162,10 +172,10 @@ class Hosts:
 
     def __exit__(self, *_: object) -> None:
         hosts = [name for name in self.names if name in self._processes]
-        own = [process.pid for process in self._processes.values()]
-        for pid in [*(self.processes(*hosts) if hosts else []), *own]:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        for name in hosts:
+            self.end(name)
+        for process in self._processes.values():
+            process.kill()
         for process in self._processes.values():
             process.communicate()
         shutil.rmtree(self._folder, ignore_errors=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 import time
@@ -12,6 +11,7 @@ import h5py
 import numpy as np
 import pytest
 from helpers import networks
+from helpers.disk import mounting
 from helpers.launch import launch
 
 from pint_diffusion.commands import sample
@@ -37,25 +37,8 @@ def undisturbed(tmp_path_factory):
 @pytest.fixture
 def disk(tmp_path):
     """Make a file system of so many bytes."""
-    at = tmp_path / "disk"
-    at.mkdir()
-
-    def mount(size):
-        made = subprocess.run(
-            ["mount", "-t", "tmpfs", "-o", f"size={size}", "none", at],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if made.returncode:
-            reason = f"NO FULL DISK WAS TESTED: no tmpfs can be mounted here: {made.stderr.strip()}"
-            if os.environ.get("PINT_CI") == "1":
-                pytest.fail(f"{reason} (PINT_CI=1: not to be skipped)")
-            pytest.skip(reason)
-        return at
-
-    yield mount
-    subprocess.run(["umount", at], capture_output=True, check=False)
+    with mounting(tmp_path / "disk") as mount:
+        yield mount
 
 
 def errors(said):
