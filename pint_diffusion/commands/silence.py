@@ -15,6 +15,9 @@ from pint_diffusion.output import Output
 from pint_diffusion.runtime.world import World
 from pint_diffusion.settings.flags import with_flags
 
+HEARD = 0.5
+"""Seconds that a launcher has to pass on what was said; aborted, it may not read the rest."""
+
 GRACE = 5
 """Seconds that MPI may take to abort the job before the system ends this process."""
 
@@ -35,6 +38,7 @@ def end_job(world: World, cause: str, told_by: int) -> NoReturn:
         time.sleep(GRACE)
     said = f"pint-diffusion: error: {with_flags(cause)}; the job is ended"
     print(said, file=sys.stderr, flush=True)
+    time.sleep(HEARD)
     signal.alarm(GRACE)  # not by a thread: Abort keeps Python's lock
     world.abort(1)
 
