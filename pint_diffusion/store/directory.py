@@ -93,15 +93,20 @@ class Directory:
         OSError
             If it was moved, deleted or exchanged.
         """
-        if self._above is None:
-            there = os.stat(self.path)
-        else:
+        if self._above is not None:
             self._above.verify()
-            at = self._above.descriptor
-            there = os.stat(self.path.name, dir_fd=at, follow_symlinks=False)
-        if not os.path.samestat(there, os.fstat(self.descriptor)):
+        if not self._is_there():
             told = "the folder was moved or exchanged while the run was under way"
             raise OSError(errno.ESTALE, told, str(self.path))
+
+    def _is_there(self) -> bool:
+        above, own = self._above, os.fstat(self.descriptor)
+        with contextlib.suppress(FileNotFoundError):
+            if above is None:
+                return os.path.samestat(os.stat(self.path), own)
+            name, at = self.path.name, above.descriptor
+            return os.path.samestat(os.stat(name, dir_fd=at, follow_symlinks=False), own)
+        return False
 
     def entries(self) -> list[os.DirEntry[str]]:
         """Return what is in the folder, in the order of the names."""
