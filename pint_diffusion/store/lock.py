@@ -25,6 +25,9 @@ from pint_diffusion.store.names import LOCK
 BEAT = 1.0
 """Seconds between two beats."""
 
+ENDING = 1.0
+"""Seconds that a process that was killed may take to give its lock back."""
+
 SILENCE = 3.5
 """Seconds without a beat after which a job counts as dead."""
 
@@ -102,15 +105,20 @@ class FolderLock:
 
     def _is_held(self, file: TextIO, place: str) -> bool:
         """Return whether a job has the lock; if none has, lock the file where that is possible."""
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if place in ("", _here()):
-                return False
-        except BlockingIOError:
-            return True
-        except OSError:  # no locks on this file system
-            pass
-        return place != "" and self._is_beating()
+        deadline = time.monotonic() + ENDING
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if place in ("", _here()):
+                    return False
+            except BlockingIOError:
+                if time.monotonic() < deadline:
+                    time.sleep(ENDING / 20)
+                    continue
+                return True
+            except OSError:  # no locks on this file system
+                pass
+            return place != "" and self._is_beating()
 
     def _is_there(self, file: TextIO) -> bool:
         """Return whether the file is still in the folder: a job that ends deletes its own."""

@@ -77,8 +77,8 @@ OVERDUE = End(
     "is ended",
     CALL_LIMIT + 10,
     (1, 9, 137),
-    rf"rank {{rank}} on \S+: a network call at .*step \d+ has taken more than {CALL_LIMIT} s: "
-    "raise --call-limit",
+    rf"rank {{rank}} on \S+: a network call at .*step \d+.* has (taken|kept "
+    rf"Python's lock for) more than {CALL_LIMIT} s: raise --call-limit",
 )
 RAISED = End(
     "fails", 10, (1,), r"the network failed at .*step \d+:(.|\n)*ValueError: a fault of the test"
