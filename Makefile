@@ -9,7 +9,7 @@ PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c co
 # A rank that can't go on ends the job; the time-out ends a job that does not.
 MPIEXEC := timeout --kill-after=10 900 $(BIN)/mpiexec
 
-.PHONY: demo test test-one test-mpi test-gpu kills fuzz lint docs clean
+.PHONY: demo test test-one test-mpi test-gpu kills fuzz faults soak lint docs clean
 
 demo: $(VENV)/.made
 	$(MPIEXEC) -n $(RANKS) $(BIN)/pint-diffusion sample --steps 64 --slices 8 --samples 16 \
@@ -39,6 +39,19 @@ kills: $(VENV)/.made-test
 # 100000 changed files, read in processes of their own.
 fuzz: $(VENV)/.made-test
 	FUZZ=100000 timeout --kill-after=10 7200 $(BIN)/python -m pytest -q -s tests/system/test_fuzz.py
+
+# Every fault at every moment: on one host four at a time, then on emulated hosts. How many ended how
+# is printed at the end.
+faults: export OMP_NUM_THREADS = 1
+faults: $(VENV)/.made-test
+	FAULTS=1 timeout --kill-after=10 7200 $(BIN)/python -m pytest -q -n 4 -m "not alone" \
+	    tests/system/test_fault_matrix.py
+	FAULTS=1 timeout --kill-after=10 3600 $(BIN)/python -m pytest -q -m alone \
+	    tests/system/test_fault_matrix.py
+
+# 2000 runs in one process, 300 on two ranks, and runs of many iterations: nothing grows.
+soak: $(VENV)/.made-test
+	SOAK=1 timeout --kill-after=10 7200 $(BIN)/python -m pytest -q -s tests/system/test_soak.py
 
 lint: $(VENV)/.made-test
 	$(BIN)/ruff check .

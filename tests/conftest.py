@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 import sys
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -42,6 +43,16 @@ def pytest_runtest_logreport(report):
     launcher = read_launcher()
     if report.failed and launcher is not None and launcher.rank > 0:
         print(f"rank {launcher.rank}: {report.nodeid}\n{report.longreprtext}", file=sys.stderr)
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Count how runs ended that were to meet a fault."""
+    passed = terminalreporter.stats.get("passed", [])
+    ends = Counter(
+        value for report in passed for name, value in report.user_properties if name == "outcome"
+    )
+    for end, count in sorted(ends.items()):
+        terminalreporter.write_line(f"{count:4} {end}")
 
 
 def pytest_ignore_collect(collection_path, config):

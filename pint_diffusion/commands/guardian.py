@@ -14,6 +14,7 @@ It ends when the rank does. Time does not count in which the rank or this progra
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import signal
@@ -52,7 +53,8 @@ def main() -> None:
                 seconds, _, sentence = read.decode().splitlines()[-1].partition("\t")
                 left = float(seconds)
         if left <= 0 and os.getppid() == pid:
-            print(f"pint-diffusion: error: {sentence}", file=sys.stderr, flush=True)
+            with contextlib.suppress(OSError):  # nobody may read it any more
+                os.write(2, f"pint-diffusion: error: {sentence}\n".encode())
             os.kill(pid, signal.SIGKILL)
             return
 

@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import NoReturn
 
 from pint_diffusion.errors import TransportError
@@ -36,8 +36,9 @@ def end_job(world: World, cause: str, told_by: int) -> NoReturn:
     """
     if told_by != world.rank:
         time.sleep(GRACE)
-    said = f"pint-diffusion: error: {with_flags(cause)}; the job is ended"
-    print(said, file=sys.stderr, flush=True)
+    with suppress(OSError):  # nobody may read it any more
+        sys.stderr.write(f"pint-diffusion: error: {with_flags(cause)}; the job is ended\n")
+        sys.stderr.flush()
     time.sleep(HEARD)
     signal.alarm(GRACE)  # not by a thread: Abort keeps Python's lock
     world.abort(1)

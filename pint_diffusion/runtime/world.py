@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import sys
@@ -234,8 +235,9 @@ class LocalWorld(World):
 
 def flush() -> None:
     """Write out what was printed, before a process ends without doing so itself."""
-    sys.stderr.flush()
-    sys.stdout.flush()
+    for stream in (sys.stderr, sys.stdout):
+        with contextlib.suppress(OSError):  # nobody may read it any more
+            stream.flush()
 
 
 WORLDS = {

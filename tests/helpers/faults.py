@@ -51,46 +51,117 @@ class End:
         Exit codes of the job; a negative one is a signal.
     says : str
         What is said on standard error: a regular expression, with {rank} for the rank of the fault.
+    told : str
+        The same for users.
+    within : str
+        The seconds for users, where an option says how many they are.
     """
 
     outcome: str
     seconds: float
     codes: tuple[int, ...]
     says: str = ""
+    told: str = ""
+    within: str = ""
 
+
+ENDED = (1, 9, 137)
+"""Of a job that a rank ends: MPI's, or the launcher's."""
 
 WELL = End("goes on", 60, (0,))
 """The run goes on to its end, in the bits of one that was not disturbed."""
 
 DIES = End("dies", 10, (-9,))
-KILLED = End("dies", 10, (9, 137), "BAD TERMINATION")
+KILLED = End("dies", 10, (9, 137), "BAD TERMINATION", "the launcher's words")
 SILENT = End(
-    "is ended", WATCHDOG + 10, (1, 9, 137), r"rank {rank} on \S+ has been silent for \d+ s"
+    "is ended",
+    WATCHDOG + 10,
+    ENDED,
+    r"rank {rank} on \S+ has been silent for \d+ s",
+    "rank R on HOST has been silent for T s",
+    "`--watchdog` + 10 s",
 )
 NOT_READY = End(
     "is ended",
     LOAD_LIMIT + 10,
-    (1, 9, 137),
+    ENDED,
     rf"rank {{rank}} on \S+ is not ready after {LOAD_LIMIT} s of loading: raise --load-limit",
+    "rank R on HOST is not ready after T s of loading",
+    "`--load-limit` + 10 s",
 )
 OVERDUE = End(
     "is ended",
     CALL_LIMIT + 10,
-    (1, 9, 137),
+    ENDED,
     rf"rank {{rank}} on \S+: a network call at .*step \d+.* has (taken|kept "
     rf"Python's lock for) more than {CALL_LIMIT} s: raise --call-limit",
+    "rank R on HOST: a network call at slice N, iteration K, step I has taken more than T s",
+    "`--call-limit` + 10 s",
 )
 RAISED = End(
-    "fails", 10, (1,), r"the network failed at .*step \d+:(.|\n)*ValueError: a fault of the test"
+    "fails",
+    10,
+    (1,),
+    r"the network failed at .*step \d+:(.|\n)*ValueError: a fault of the test",
+    "the network failed at slice N, iteration K, step I, and the traceback",
 )
-NOT_LOADED = End("is refused", 10, (2,), r"factory\(.*failed \(ValueError: a fault of the test\)")
-WRONG_NUMBERS = End("fails", 10, (4,), r"the network returned NaN or infinity at .*step \d+")
-WRONG_SHAPE = End("fails", 10, (4,), r"the network returned \(2, 1, 1, 2\) for .*step \d+")
-DISK_FULL = End("fails", 10, (1,), "could not be written to .*: No space left on device")
-NO_ROOM = End("is refused", 10, (2,), r"No space left on device|is full|needs .* free")
-NO_PICTURES = End("is done", 10, (1,), "the run is complete, but its pictures could not be written")
-MOVED = End("fails", 10, (1,), "could not be written to .*: ")
-LOST = End("is ended", WATCHDOG + 12, (1, 9, 14, 137, 255), r"has been silent for \d+ s")
+NOT_LOADED = End(
+    "is refused",
+    10,
+    (2,),
+    r"factory\(.*failed \(ValueError: a fault of the test\)",
+    "the call factory(...) failed",
+)
+WRONG_NUMBERS = End(
+    "fails",
+    10,
+    (4,),
+    r"the network returned NaN or infinity at .*step \d+",
+    "the network returned NaN or infinity at slice N, iteration K, step I, sample J",
+)
+WRONG_SHAPE = End(
+    "fails",
+    10,
+    (4,),
+    r"the network returned \(2, 1, 1, 2\) for .*step \d+",
+    "the network returned one shape for another at slice N, iteration K, step I",
+)
+DISK_FULL = End(
+    "fails",
+    10,
+    (1,),
+    "could not be written to .*: No space left on device",
+    "iteration K of slices N could not be written: No space left on device",
+)
+NO_ROOM = End(
+    "is refused",
+    10,
+    (2,),
+    r"No space left on device|is full|needs .* free",
+    "FOLDER can't be written: No space left on device",
+)
+NO_PICTURES = End(
+    "is done",
+    10,
+    (1,),
+    "the run is complete, but its pictures could not be written",
+    "the run is complete, but its pictures could not be written",
+)
+MOVED = End(
+    "fails",
+    10,
+    (1,),
+    "could not be written to .*: ",
+    "the folder was moved or exchanged, or there is no such file",
+)
+LOST = End(
+    "is ended",
+    WATCHDOG + 12,
+    (*ENDED, -9, 14, 255),
+    r"has been silent for \d+ s",
+    SILENT.told,
+    "`--watchdog` + 12 s",
+)
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from helpers import flag_table
+from helpers import fault_table, flag_table
 from helpers.launch import launch
 
 from pint_diffusion.grid import even_bounds
@@ -107,6 +107,11 @@ def test_every_command_in_a_console_block_is_a_command_there_is(tmp_path, monkey
 def test_the_tables_of_flags_are_made_from_the_fields():
     """``python tests/helpers/flag_table.py`` writes them."""
     assert flag_table.tables() in (DOCS / "running.md").read_text()
+
+
+def test_the_table_of_faults_is_that_of_the_suite():
+    """``python -m helpers.fault_table`` writes it."""
+    assert fault_table.table() in (DOCS / "running.md").read_text()
 
 
 def test_the_file_page_names_everything_that_a_run_writes(tmp_path, mixture_file):

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from helpers import faulty
 from helpers.disk import mounting
-from helpers.faults import CALL_LIMIT, LOAD_LIMIT, METHODS, WATCHDOG, cases, draw
+from helpers.faults import CALL_LIMIT, LOAD_LIMIT, METHODS, WATCHDOG, Case, cases, draw
 from helpers.forked import fork
 from helpers.hosts import CannotRunError, Hosts
 from helpers.launch import ranks_of, start
@@ -120,32 +120,15 @@ def test_a_run_ends_as_it_must_and_goes_on_to_the_same_bits(
     record_property("outcome", f"{case.fault}: {outcome}")
 
 
-@pytest.mark.alone
-@pytest.mark.timeout(240)
-@pytest.mark.parametrize("case", cases(across=True) if WHOLE else [], ids=str)
-def test_a_run_on_two_hosts_ends_as_it_must_and_goes_on_to_the_same_bits(
-    case, tmp_path, undisturbed, record_property, hosts
-):
-    folder, marker = tmp_path / "run", tmp_path / "sprung"
-    command = [sys.executable, "-m", "pint_diffusion", *map(str, arguments(case, folder))]
-    process = hosts.start(2, command, **environment(case, folder, marker))
-    sprung(marker, process)
-    hosts.cut(hosts.names[case.rank])
-    begun = time.monotonic()
-    if case.fault == "network cut":
-        time.sleep(CUT)
-        hosts.mend(hosts.names[case.rank])
-    deadline = begun + longest(case)
-    here = [name for at, name in enumerate(hosts.names) if at != case.rank]
-    while hosts.processes(*here) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    seconds = time.monotonic() - begun
-    if case.fault == "lost host":
-        hosts.end(hosts.names[case.rank])
-    said = "".join(process.communicate(timeout=30))
-    outcome = judge(case, process.returncode, said, seconds)
-    go_on(case, folder, undisturbed)
-    record_property("outcome", f"{case.fault}: {outcome}")
+@pytest.mark.parametrize("fault", ["hang", "spin"])
+def test_a_run_ends_though_nobody_reads_what_it_says(tmp_path, fault):
+    case = Case(fault, "first", "window", "local")
+    met = environment(case, tmp_path / "run", tmp_path / "sprung")
+    job = start(*arguments(case, tmp_path / "run"), environment=met)
+    sprung(tmp_path / "sprung", job)
+    job.stderr.close()
+    job.stdout.close()
+    assert job.wait(longest(case)) != 0
 
 
 @pytest.fixture
@@ -227,3 +210,33 @@ def go_on(case, folder, undisturbed):
     if case.method.startswith("parareal"):
         assert len(record.boundary) == len(expected.boundary)
         assert np.array_equal(record.boundary[-1], expected.boundary[-1])
+
+
+if WHOLE:  # they take their time
+
+    @pytest.mark.alone
+    @pytest.mark.timeout(240)
+    @pytest.mark.parametrize("case", cases(across=True), ids=str)
+    def test_a_run_on_two_hosts_ends_as_it_must_and_goes_on_to_the_same_bits(
+        case, tmp_path, undisturbed, record_property, hosts
+    ):
+        folder, marker = tmp_path / "run", tmp_path / "sprung"
+        command = [sys.executable, "-m", "pint_diffusion", *map(str, arguments(case, folder))]
+        process = hosts.start(2, command, **environment(case, folder, marker))
+        sprung(marker, process)
+        hosts.cut(hosts.names[case.rank])
+        begun = time.monotonic()
+        if case.fault == "network cut":
+            time.sleep(CUT)
+            hosts.mend(hosts.names[case.rank])
+        deadline = begun + longest(case)
+        here = [name for at, name in enumerate(hosts.names) if at != case.rank]
+        while hosts.processes(*here) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        seconds = time.monotonic() - begun
+        if case.fault == "lost host":
+            hosts.end(hosts.names[case.rank])
+        said = "".join(process.communicate(timeout=30))
+        outcome = judge(case, process.returncode, said, seconds)
+        go_on(case, folder, undisturbed)
+        record_property("outcome", f"{case.fault}: {outcome}")
