@@ -19,6 +19,7 @@ from pint_diffusion.build.agreement import refuse_differences
 from pint_diffusion.build.coarse import Coarse
 from pint_diffusion.build.from_objects import sampling_of_objects
 from pint_diffusion.build.plan import Batching, Plan, make_plan, tell_doubt
+from pint_diffusion.build.probe import refuse_dependent_rows
 from pint_diffusion.errors import PintError, RunFailed, reason
 from pint_diffusion.grid import Spacing, TimeGrid
 from pint_diffusion.methods import Method
@@ -52,6 +53,7 @@ def sample(
     gather: bool = False,
     verify: bool = False,
     watchdog: float | None = SILENCE,
+    trust_rows: bool = False,
 ) -> Run:
     """Draw samples, parallel in time.
 
@@ -101,6 +103,9 @@ def sample(
         Run the sequential sampler on rank 0 too, for `Run.sequential`.
     watchdog : float, optional
         Seconds of silence after which another rank is taken for lost; None: never.
+    trust_rows : bool
+        Take it that the network answers each row of a call by itself, and do not try it. It is
+        tried with two calls before a run, and once in a process.
 
     Returns
     -------
@@ -117,7 +122,7 @@ def sample(
         If ranks have lost each other, or if one has fallen silent.
     """
     what = (network, method, solver, steps, samples, seed, spacing, grid, noise, coarse, corrector)
-    plan, world = _plan(comm, batching, dtype, device, *what)
+    plan, world = _plan(comm, trust_rows, batching, dtype, device, *what)
     memory = Answers()
     try:
         run = solve(plan, world, [memory, *outputs], verify, watchdog)
@@ -152,6 +157,7 @@ def iterate(
     outputs: Iterable[Output | Watch] = (),
     gather: bool = False,
     watchdog: float | None = SILENCE,
+    trust_rows: bool = False,
 ) -> Generator[tuple[int, Tensor], None, Run]:
     """Draw samples, and look at the answer of every iteration as soon as it is there.
 
@@ -163,7 +169,7 @@ def iterate(
     ----------
     network, method, solver, steps, samples, seed, spacing, grid, noise, coarse, corrector
         See `sample`.
-    batching, dtype, device, comm, outputs, watchdog
+    batching, dtype, device, comm, outputs, watchdog, trust_rows
         See `sample`.
     gather : bool
         Every rank gets every answer. Else rank 0 alone does, and the loops of the others have no
@@ -189,7 +195,7 @@ def iterate(
         As `sample`, from the loop.
     """
     what = (network, method, solver, steps, samples, seed, spacing, grid, noise, coarse, corrector)
-    plan, world = _plan(comm, batching, dtype, device, *what)
+    plan, world = _plan(comm, trust_rows, batching, dtype, device, *what)
     return _turns(begin(plan, world, outputs, False, watchdog, everywhere=gather), world)
 
 
@@ -218,6 +224,7 @@ def _cause(failed: RunFailed, world: World) -> BaseException:
 
 def _plan(
     comm: Communicator,
+    trust_rows: bool,
     batching: Batching,
     dtype: torch.dtype | str | None,
     device: torch.device | str | None,
@@ -237,6 +244,8 @@ def _plan(
             raise RunFailed(reason(error)) from error
 
     plan = world.agree(make)
-    refuse_differences(plan, world)
+    refuse_differences(plan, world, repr(trust_rows))
+    if not trust_rows:
+        refuse_dependent_rows(plan, world)
     tell_doubt(plan, world.rank)
     return plan, world

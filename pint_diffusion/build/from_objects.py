@@ -15,6 +15,7 @@ from pint_diffusion.errors import InputError
 from pint_diffusion.grid import Spacing, TimeGrid, read_grid
 from pint_diffusion.methods import Method, Parareal
 from pint_diffusion.models.conditional import condition
+from pint_diffusion.models.contents import refuse_training
 from pint_diffusion.models.denoiser import Denoiser, schedule_of
 from pint_diffusion.models.factory import check_denoiser
 from pint_diffusion.models.wrap import home_of
@@ -100,6 +101,10 @@ def _check_network(name: str, network: Any) -> None:
             f"`{name}` is a {type(network).__name__} and no usable denoiser: {error}; see "
             "load_denoiser, from_diffusers and from_edm"
         ) from None
+    try:
+        refuse_training(network)
+    except InputError as error:
+        raise InputError(f"`{name}` can't be sampled from as it is: {error}") from None
 
 
 def _coarse(coarse: Any, samples: int) -> Coarse:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Literal
 
 import torch
@@ -19,6 +20,7 @@ from pint_diffusion.methods import Parareal
 from pint_diffusion.methods.method import Method
 from pint_diffusion.methods.problem import Problem
 from pint_diffusion.models.denoiser import Denoiser, output_shape, schedule_of
+from pint_diffusion.models.digest import checksum, weights_of
 from pint_diffusion.numerics.convergence import StopRule
 from pint_diffusion.numerics.noise import StepNoise, initial_noise
 from pint_diffusion.runtime.evaluator import Evaluator
@@ -112,6 +114,24 @@ class Plan:
     method: Method
     batch_limit: int | None
     asked: Sampling
+
+    @cached_property
+    def weights(self) -> dict[str, str]:
+        """Digests of all that the networks hold, by name; those of this moment, when first read."""
+        networks = [evaluator.denoiser for evaluator in self.evaluators]
+        return {
+            f"{prefix}{name}": digest
+            for prefix, network in zip(("", "coarse: "), networks, strict=False)
+            for name, digest in weights_of(network).items()
+        }
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Digest of what the networks are and hold, and of the noise that the run begins with."""
+        networks = [evaluator.denoiser for evaluator in self.evaluators]
+        kinds = [(network.prediction, network.shape) for network in networks]
+        noise = checksum(self.problem.noise).tolist()
+        return hashlib.sha256(repr((kinds, self.weights, noise)).encode()).hexdigest()
 
 
 def make_plan(asked: Sampling, ranks: int) -> Plan:

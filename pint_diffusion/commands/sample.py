@@ -9,6 +9,7 @@ import threading
 from pint_diffusion.build.agreement import refuse_differences
 from pint_diffusion.build.from_settings import plan_of
 from pint_diffusion.build.plan import tell_doubt
+from pint_diffusion.build.probe import refuse_dependent_rows
 from pint_diffusion.commands.check.quick import refuse_or_warn
 from pint_diffusion.commands.silence import EndJob
 from pint_diffusion.errors import InputError, Interrupted, PintError, StoreError
@@ -76,7 +77,9 @@ def run_job(
     refuse_differences(plan, world, settings.to_yaml())
     world.agree(lambda: refuse_own_start(settings))
     tell_doubt(plan, world.rank)
-    if settings.warmup:
+    if not settings.trust_rows:
+        refuse_dependent_rows(plan, world)
+    elif settings.warmup:
         with contextlib.suppress(PintError):  # the run itself will say where it went wrong
             warm_up(plan)
     keep = settings.keep, settings.checkpoint_every

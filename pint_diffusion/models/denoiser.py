@@ -88,3 +88,11 @@ def output_shape(denoiser: Denoiser) -> tuple[int, ...]:
     """Return the shape of a network's output for one sample; a learned variance doubles C."""
     channels, *rest = denoiser.shape
     return (2 * channels if getattr(denoiser, "learns_variance", False) else channels, *rest)
+
+
+def in_turn(denoiser: Denoiser) -> bool:
+    """Return whether row r of every call belongs to sample r modulo S, as of one with labels.
+
+    Such a network is only given all samples in their order, possibly several times.
+    """
+    return bool(getattr(denoiser, "in_turn", hasattr(denoiser, "labels")))

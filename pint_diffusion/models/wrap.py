@@ -44,6 +44,8 @@ class UNetDenoiser:
     ----------
     data_range : tuple of float
         (-1, 1), as diffusers pipelines have it.
+    in_turn : bool
+        See `denoiser.in_turn`.
 
     Raises
     ------
@@ -75,6 +77,7 @@ class UNetDenoiser:
         self.classes = classes
         self.preconditioning = training.preconditioning
         self.inputs = dict(inputs or {})
+        self.in_turn = any(len(values) > 1 for values in self.inputs.values())
         vars(self).update(training.levels)
         self._try(where)
 

@@ -143,3 +143,14 @@ def precision() -> str:
     allowed = [name for name, (_, is_allowed) in ATTENTIONS.items() if is_allowed()]
     attention = "auto" if len(allowed) == len(ATTENTIONS) else "+".join(allowed)
     return f"tf32 {'/'.join('on' if one else 'off' for one in tf32)}, attention {attention}"
+
+
+def rounding(dtype: torch.dtype, device: torch.device) -> float:
+    """Return by which share of its size a network's answer may change from kernel to kernel.
+
+    It is a generous guess: kernels are chosen by shapes and devices, and deep networks add up what
+    each of them rounds off.
+    """
+    tf32 = device.type == "cuda" and (cuda.matmul.allow_tf32 or cudnn.allow_tf32)
+    known = {torch.float64: 1e-4, torch.float16: 2e-2, torch.bfloat16: 5e-2}
+    return known.get(dtype, 2e-2 if tf32 else 1e-3)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pint_diffusion.errors import NetworkError, NetworkRaisedError
 from pint_diffusion.grid import Level, Schedule, TimeGrid
-from pint_diffusion.models.denoiser import Denoiser
+from pint_diffusion.models.denoiser import Denoiser, in_turn
 from pint_diffusion.numerics.levels import Columns, LevelTable
 from pint_diffusion.numerics.prediction import Prediction, network_input, network_time, predict
 from pint_diffusion.runtime.requests import EvaluateRequest
@@ -132,8 +132,7 @@ class Evaluator:
     def _output(self, requests: Sequence[EvaluateRequest], x: Tensor, at: Columns) -> Tensor:
         """Call the network on as many rows at a time as fit, half of them where memory runs out."""
         rows, outputs, first = len(x), [], 0
-        # A network with labels takes the rows of its samples in turn, so all of them in every call.
-        unit = len(requests[0].x) if hasattr(self.denoiser, "labels") else 1
+        unit = len(requests[0].x) if in_turn(self.denoiser) else 1
         while first < rows:
             end = min(first + (self._fits or rows), rows)
             part = slice(first, end)

@@ -99,6 +99,12 @@ class SamplingSettings(OfNetwork, OfSpacing, FromFile):
         json_schema_extra=RUN | FREE,
         description="how values move; mpi if a launcher started this process, else local",
     )
+    trust_rows: bool = Field(
+        False,
+        json_schema_extra=RUN | FREE,
+        description="take it that the network answers each row of a call by itself: do not try it "
+        "before the run",
+    )
     force: bool = Field(
         False,
         json_schema_extra=FILES | NEW,
@@ -149,7 +155,8 @@ class Settings(SamplingSettings):
     warmup: bool = Field(
         False,
         json_schema_extra=RUN | FREE,
-        description="make one network call per rank before the clock starts",
+        description="make one network call per rank before the clock starts, with --trust-rows; "
+        "else the calls that try the network come before it anyway",
     )
     verify: bool = Field(
         False,

@@ -30,7 +30,7 @@ from pint_diffusion.store.manifest import MANIFEST, Manifest, Writing
 from pint_diffusion.store.master import MASTER
 from pint_diffusion.store.part import FOLDER
 from pint_diffusion.store.reserve import Reserve
-from pint_diffusion.store.restart import Found, find, fingerprint, read_restart
+from pint_diffusion.store.restart import Found, find, read_restart
 from pint_diffusion.store.writer import Writer, events_name
 
 SOME_MORE = 1 << 16
@@ -99,8 +99,7 @@ class Files(Output):
     def open(self, plan: Plan, world: World, events: EventLog) -> Restart | None:
         """Lock the folder, find where to resume, and write what is known before the clock."""
         self._world, self._events = world, events
-        networks = [evaluator.denoiser for evaluator in plan.evaluators]
-        identity = fingerprint(networks, plan.problem.noise) if world.rank == 0 else ""
+        identity = plan.fingerprint if world.rank == 0 else ""
         try:
             restart = self._take(plan, identity)
             config = self._config or settings_of(plan.asked).to_yaml()

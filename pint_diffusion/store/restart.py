@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +14,6 @@ from torch import Tensor
 from pint_diffusion.build.plan import Plan
 from pint_diffusion.errors import InputError
 from pint_diffusion.methods.problem import Problem, Restart
-from pint_diffusion.models.denoiser import Denoiser
 from pint_diffusion.store.description import options_text
 from pint_diffusion.store.manifest import Manifest, parts_of
 from pint_diffusion.store.master import open_master, own_dataset, read_facts, read_settings
@@ -102,39 +99,6 @@ def read_restart(manifest: Manifest, k: int, problem: Problem) -> Restart:
         return torch.from_numpy(states[n]).to(problem.noise.device)
 
     return Restart(k, state, [np.array(row) for row in manifest.changes[:k]])
-
-
-def fingerprint(networks: Sequence[Denoiser], noise: Tensor) -> str:
-    """Digest of what networks are, their kinds and shapes and all weights they hold, and of noise.
-
-    Parameters
-    ----------
-    networks : sequence of Denoiser
-        Of the run.
-    noise : Tensor, shape (S, *shape)
-        What it begins with.
-    """
-    digest = hashlib.sha256(noise.cpu().numpy().tobytes())
-    for network in networks:
-        digest.update(repr((network.prediction, network.shape)).encode())
-        for name, array in _arrays(network, 3):
-            digest.update(f"{name} {array.dtype} {array.shape}".encode())
-            digest.update(np.ascontiguousarray(array).tobytes())
-    return digest.hexdigest()
-
-
-def _arrays(thing: Any, depth: int) -> Iterator[tuple[str, np.ndarray]]:
-    if isinstance(thing, Tensor):
-        whole = thing.detach().cpu()
-        yield "", (whole.float() if whole.dtype == torch.bfloat16 else whole).numpy()
-    elif isinstance(thing, np.ndarray):
-        yield "", thing
-    elif isinstance(thing, torch.nn.Module):
-        for name, weight in sorted(thing.state_dict().items()):
-            yield from ((name, array) for _, array in _arrays(weight, 0))
-    elif depth and hasattr(thing, "__dict__"):
-        for name, part in sorted(vars(thing).items()):
-            yield from ((f"{name}.{rest}", array) for rest, array in _arrays(part, depth - 1))
 
 
 def read_start(folder: Path) -> tuple[dict[str, Any], dict[str, Any], tuple[int, ...]]:

@@ -180,6 +180,7 @@ def test_wrong_settings_are_an_input_error_that_names_the_field(given, field):
 def test_what_resume_may_change_is_what_the_fields_say():
     free = {
         *("device", "batching", "threads", "transport", "watchdog", "warmup", "verify", "stream"),
+        "trust_rows",
         *("checkpoint_every", "print_config"),
     }
     chosen = {"method": Parareal, "solver": DDIM}

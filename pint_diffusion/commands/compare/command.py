@@ -8,7 +8,9 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from pint_diffusion.build.agreement import refuse_differences
 from pint_diffusion.build.plan import Plan
+from pint_diffusion.build.probe import refuse_dependent_rows
 from pint_diffusion.commands.compare.entries import Entry, entries
 from pint_diffusion.commands.compare.measure import Bench, Measured, call_costs
 from pint_diffusion.commands.compare.table import Row, draw, render, write_files
@@ -60,6 +62,9 @@ def compare(settings: Compare, world: World, denoiser: Denoiser | None = None) -
     set_precision(settings.tf32, settings.attention)
     bench = Bench(settings, world, denoiser)
     common = bench.plan(Sequential(**settings.division))
+    refuse_differences(common, world, settings.to_yaml())
+    if not settings.trust_rows:
+        refuse_dependent_rows(common, world)
     steps = common.problem.grid.steps
     which = settings.methods, settings.devices, steps, settings.division
     wanted = world.agree(lambda: entries(*which))
