@@ -120,7 +120,8 @@ class Probe:
     @property
     def _key(self) -> tuple[Any, Any]:
         """The object that is remembered, and as what it has passed."""
-        evaluator, network = self.evaluator, self.evaluator.denoiser
+        evaluator = self.evaluator
+        network: Any = evaluator.denoiser
         if isinstance(network, Conditioned):  # each run has its own
             network = network.network
         return network, (evaluator.dtype, evaluator.device, self._turns, self._one_size)
@@ -143,13 +144,13 @@ class Probe:
 
     # ------------------------------------------------------------------ calls
 
-    def views(self) -> NDArray[np.float64] | None:
-        """Try the network; return what others are to know of its answers.
+    def answers(self) -> Tensor | None:
+        """Try the network; return its answers to some rows, or None if it failed.
 
         Returns
         -------
-        array, shape (rows, VIEWS + 1)
-            Projections of the answers to some rows, and their sizes; None if the network failed.
+        Tensor, shape (rows, numbers in an answer)
+            On the network's device.
 
         Raises
         ------
@@ -164,20 +165,13 @@ class Probe:
                 LOG.debug("%s could not be tried with %s: %s", self.told, case, error)
         return None
 
-    def _tried(self, case: Case) -> NDArray[np.float64]:
+    def _tried(self, case: Case) -> Tensor:
         together = self._look(case, self._others(case.rows))
         alone = self._look(case)
         apart = self._apart(alone[case.kept], together[case.at])
         if apart > self._limit:
             self._refuse_what_is_no_rounding(case, alone, together, apart)
-        answers = alone[:VIEWED].double()
-        size = self._size(answers)[:, None]
-        drawn = torch.empty(answers.shape[1], dtype=torch.uint8)
-        drawn.random_(generator=torch.Generator().manual_seed(0))
-        bits = drawn[:, None] >> torch.arange(VIEWS) & 1
-        signs = (1 - 2 * bits.double()).to(answers.device)
-        seen = torch.cat([answers @ signs / answers.shape[1] ** 0.5, size], dim=1)
-        return seen.cpu().numpy()
+        return alone
 
     def _refuse_what_is_no_rounding(
         self, case: Case, alone: Tensor, together: Tensor, apart: float
@@ -267,6 +261,21 @@ class Probe:
 
     # ------------------------------------------------------------------ ranks
 
+    def views(self, answers: Tensor) -> NDArray[np.float64]:
+        """Return what other ranks are told of answers: projections of some rows, and their sizes.
+
+        Returns
+        -------
+        array, shape (rows, VIEWS + 1)
+        """
+        seen = answers[:VIEWED].double()
+        entries = seen.shape[1]
+        drawn = torch.empty(entries, dtype=torch.uint8)
+        drawn = drawn.random_(generator=torch.Generator().manual_seed(0)).to(seen.device)
+        views = [(seen * (1 - 2.0 * (drawn >> one & 1))).sum(dim=1) for one in range(VIEWS)]
+        scaled = torch.stack(views, dim=1) / entries**0.5
+        return torch.cat([scaled, self._size(seen)[:, None]], dim=1).cpu().numpy()
+
     def refuse_other_answers(
         self, hosts: Sequence[str], seen: Sequence[NDArray[np.float64] | None]
     ) -> None:
@@ -322,11 +331,15 @@ def refuse_dependent_rows(plan: Plan, world: World) -> None:
     probes = [Probe(plan, network) for network in range(len(plan.evaluators))]
     if all(world.gather(all(probe.remembered() for probe in probes))):
         return
-    seen = world.agree(lambda: [probe.views() for probe in probes])
-    told = world.gather((world.host, seen))
-    hosts = [host for host, _ in told]
-    for number, probe in enumerate(probes):
-        views = [seen[number] for _, seen in told]
-        probe.refuse_other_answers(hosts, views)
-        if views[world.rank] is not None:
+    answers = world.agree(lambda: [probe.answers() for probe in probes])
+    if world.size > 1:
+        views = [
+            None if one is None else probe.views(one)
+            for probe, one in zip(probes, answers, strict=True)
+        ]
+        hosts, seen = zip(*world.gather((world.host, views)), strict=True)
+        for probe, of_ranks in zip(probes, zip(*seen, strict=True), strict=True):
+            probe.refuse_other_answers(hosts, of_ranks)
+    for probe, one in zip(probes, answers, strict=True):
+        if one is not None:
             probe.remember()

@@ -75,11 +75,12 @@ def run_job(
     keep_memory()
     plan = world.agree(lambda: plan_of(settings, world, denoiser))
     refuse_differences(plan, world, settings.to_yaml())
+    LOG.debug("network %s", plan.fingerprint)  # of what it holds before its first call
     world.agree(lambda: refuse_own_start(settings))
-    tell_doubt(plan, world.rank)
     if not settings.trust_rows:
         refuse_dependent_rows(plan, world)
-    elif settings.warmup:
+    tell_doubt(plan, world.rank)
+    if settings.trust_rows and settings.warmup:
         with contextlib.suppress(PintError):  # the run itself will say where it went wrong
             warm_up(plan)
     keep = settings.keep, settings.checkpoint_every

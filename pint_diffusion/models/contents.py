@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from functools import partial
 from types import FunctionType, MethodType, ModuleType
 from typing import Any, TypeAlias
@@ -23,7 +23,7 @@ PLAIN = (int, float, complex, str, bytes, type, ModuleType)
 def contents(network: Any) -> Iterator[tuple[str, Held]]:
     """Find the modules, tensors and arrays that an object is, or holds.
 
-    They are looked for in attributes, also those of its class, in lists and mappings, in what a
+    They are looked for in attributes, also those of its class, in lists and dicts, in what a
     method or a partial function is bound to, and in what a function has from around it. A module
     stands for all that is registered in it.
 
@@ -57,7 +57,7 @@ def _walk(thing: Any, name: str, depth: int, seen: set[int]) -> Iterator[tuple[s
 
 def _parts(thing: Any) -> Iterator[tuple[str, Any, bool]]:
     """What an object holds: names, things, and whether they lie deeper than it does."""
-    if isinstance(thing, Mapping):
+    if isinstance(thing, dict):
         yield from ((f"[{key!r}]", thing[key], False) for key in sorted(thing, key=str))
     elif isinstance(thing, list | tuple):
         yield from ((f"[{i}]", part, False) for i, part in enumerate(thing))

@@ -155,8 +155,8 @@ class Settings(SamplingSettings):
     warmup: bool = Field(
         False,
         json_schema_extra=RUN | FREE,
-        description="make one network call per rank before the clock starts, with --trust-rows; "
-        "else the calls that try the network come before it anyway",
+        description="make one network call per rank before the clock starts; without --trust-rows "
+        "the calls that try the network come before it anyway",
     )
     verify: bool = Field(
         False,

@@ -8,7 +8,12 @@ import torch
 from helpers.launch import launch
 from helpers.runs import run
 
+from pint_diffusion.build.plan import Sampling, make_plan
+from pint_diffusion.build.probe import refuse_dependent_rows
 from pint_diffusion.commands.cli import main
+from pint_diffusion.models import load_denoiser
+from pint_diffusion.models.digest import weights_of
+from pint_diffusion.runtime.device import set_precision
 from pint_diffusion.runtime.world import LocalWorld
 from pint_diffusion.store.master import read_run
 
@@ -41,6 +46,16 @@ def test_two_ranks_on_one_device_have_the_bits_of_one(device, tmp_path):
     assert {name.split()[0] for name in two.facts["devices"]} <= {"cpu", "cuda:0", "cuda:1"}
     assert np.array_equal(one.samples, two.samples)
     assert np.array_equal(one.boundary, two.boundary)
+
+
+def test_weights_have_the_same_digest_on_a_device_and_answers_there_are_not_refused(device):
+    network = load_denoiser(device=device)
+    assert weights_of(network) == weights_of(load_denoiser())
+    asked = Sampling(network, samples=3, steps=12, device=device)
+    for tf32 in (False, True):
+        set_precision(tf32, "auto")
+        refuse_dependent_rows(make_plan(asked, 1), LocalWorld())
+    set_precision(False, "auto")
 
 
 class Hungry:

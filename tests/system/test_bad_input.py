@@ -8,10 +8,13 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from helpers import networks
+from helpers import dependent, networks
 from helpers.launch import launch
 
+import pint_diffusion as pd
 from pint_diffusion.commands.cli import main
+from pint_diffusion.runtime.world import open_world
+from pint_diffusion.store.master import read_run
 
 
 def mixture(folder, name="m.npz", **changes):
@@ -218,6 +221,27 @@ CASES = {
         lambda f: ["--method", "window", "--tolerance", 1e300], "--tolerance"
     ),
     "labels for an unconditional network": (lambda f: ["--labels", "1,2"], "--labels"),
+    "batch statistics": (
+        lambda f: ["--model", f"{Path(dependent.__file__)}:batchnorm"],
+        "answers a row in another way when other rows stand beside it",
+    ),
+    "a mean over the rows": (
+        lambda f: ["--model", f"{Path(dependent.__file__)}:mean", "--batching", "off"],
+        "or give --trust-rows to run it as it is",
+    ),
+    "an answer that depends on the number of its row": (
+        lambda f: ["--model", f"{Path(dependent.__file__)}:numbered"], "at another place of a call"
+    ),
+    "a network with noise of its own": (
+        lambda f: ["--model", f"{Path(dependent.__file__)}:noisy"], "in another way each time"
+    ),
+    "a mean over the rows of the coarse network": (
+        lambda f: [
+            *("--model", f"{Path(dependent.__file__)}:in_evaluation"),
+            *("--coarse-model", f"{Path(dependent.__file__)}:mean"),
+        ],
+        "the coarse network answers a row in another way when other rows stand beside it",
+    ),
 }  # fmt: skip
 LAUNCHED = (
     "unknown flag",
@@ -258,6 +282,64 @@ def test_bad_input_is_one_sentence_and_exit_code_2_on_every_rank(world, bad, cap
     else:
         assert lines == []
     assert not (out / "run.h5").exists()
+
+
+@pytest.mark.mpi(min_size=4)
+@pytest.mark.parametrize(
+    ("network", "told"),
+    [
+        ("on_rank_2", "has other weights than that of most ranks"),
+        ("other_code", "answers the same rows in another way than that of most ranks"),
+    ],
+)
+@pytest.mark.parametrize("command", ["sample", "compare"])
+def test_a_rank_with_another_network_is_named_before_the_run(
+    tmp_path, capfd, command, network, told
+):
+    world = open_world("mpi")
+    out = Path(world.share(tmp_path)) / "out"
+    model = f"{Path(dependent.__file__)}:{network}"
+    assert main([command, "--model", model, "--steps", "8", "--out", str(out)]) == 2
+    lines = [line for line in capfd.readouterr().err.splitlines() if line.strip()]
+    if world.rank == 0:
+        assert len(lines) == 1, lines
+        assert f"the network of rank 2 on {world.host} {told}" in lines[0]
+    assert not (out / "run.h5").exists()
+
+
+@pytest.mark.mpi(min_size=4)
+@pytest.mark.parametrize("network", ["on_rank_2", "other_code"])
+def test_in_a_part_of_the_ranks_the_rank_is_named_as_it_is_numbered_there(network):
+    world = open_world("mpi")
+    comm = world.comm.Split(world.rank % 2)
+    model = getattr(dependent, network)("cpu", torch.float32)
+    given = {"steps": 8, "samples": 2, "comm": comm}
+    if world.rank % 2:
+        assert pd.sample(model, **given).converged
+    else:  # 0, 2 and perhaps more
+        with pytest.raises(pd.InputError, match="the network of rank 1 on "):
+            pd.sample(model, **given)
+    comm.Free()
+
+
+def test_a_factory_in_training_mode_gives_the_samples_of_one_in_evaluation_mode(world, tmp_path):
+    """Batch statistics and dropout would change them, and nobody would be told."""
+    found = []
+    for name in ("in_training", "in_evaluation"):
+        out = Path(world.share(tmp_path)) / name
+        model = f"{Path(dependent.__file__)}:{name}"
+        given = ["--steps", "8", "--slices", str(max(4, world.size)), "--batching", "off"]
+        assert main(["sample", "--model", model, *given, "--out", str(out)]) == 0
+        world.barrier()
+        found.append(read_run(out).samples)
+    assert np.array_equal(*found)
+
+
+def test_rows_that_touch_are_run_on_trust(world, tmp_path):
+    out = Path(world.share(tmp_path)) / "out"
+    model = f"{Path(dependent.__file__)}:mean"
+    given = ["--steps", "8", "--slices", str(max(4, world.size)), "--trust-rows"]
+    assert main(["sample", "--model", model, *given, "--out", str(out)]) in (0, 3)
 
 
 @pytest.mark.alone

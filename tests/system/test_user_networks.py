@@ -11,6 +11,8 @@ import torch
 from helpers import user_networks
 from helpers.runs import run
 
+from pint_diffusion.build.plan import Sampling, make_plan
+from pint_diffusion.build.probe import refuse_dependent_rows
 from pint_diffusion.models import load_denoiser
 from pint_diffusion.runtime.world import LocalWorld
 
@@ -52,6 +54,13 @@ def test_rows_at_different_levels_do_not_touch_each_other(name):
     assert together.isfinite().all()
     assert (together - alone).abs().max() < 1e-5 * together.abs().max()
     assert ((moved - together).flatten(1).norm(dim=1) > 1e-3).all(), "it does not look at t"
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_it_is_not_refused(name):
+    for batching in ("auto", "off"):
+        asked = Sampling(network(name), samples=2, steps=8, batching=batching)
+        refuse_dependent_rows(make_plan(asked, 1), LocalWorld())
 
 
 @pytest.mark.parametrize("name", FILES)

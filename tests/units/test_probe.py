@@ -27,6 +27,7 @@ from pint_diffusion.build import probe
 from pint_diffusion.build.agreement import odd_one
 from pint_diffusion.build.plan import Sampling, make_plan
 from pint_diffusion.errors import InputError, NetworkError
+from pint_diffusion.models import digest
 from pint_diffusion.models.conditional import condition
 from pint_diffusion.models.contents import contents, put_into_evaluation_mode
 from pint_diffusion.models.digest import checksum, weights_of
@@ -422,6 +423,14 @@ def test_a_checksum_is_one_of_values_and_not_of_how_they_lie(one):
     assert checksum(one.clone().requires_grad_(one.is_floating_point())).tolist() == expected
     if one.dtype != torch.bfloat16:
         assert checksum(one.numpy()).tolist() == expected
+
+
+def test_a_checksum_does_not_know_how_many_words_are_summed_at_a_time(monkeypatch):
+    """That is another number on other devices."""
+    expected = [checksum(one).tolist() for one in KINDS]
+    for size in (1000, 2**20):
+        monkeypatch.setattr(digest, "CHUNK", size)
+        assert [checksum(one).tolist() for one in KINDS] == expected
 
 
 @pytest.mark.parametrize("one", KINDS, ids=kind)
