@@ -89,6 +89,9 @@ SPECIAL = (
     *("inputs/m.npz", "inputs/good.yaml/below", "inputs/nowhere", "inputs/large.yaml", "x" * 300),
     *("", ".", "\0", "a\nb", "\x1b[31m", "\udce9", "é" * 200, "~", "inputs/loop"),
 )
+KEPT = ("inputs/m.npz", "inputs/large.yaml")
+"""Files that no input may name as one to be written."""
+
 TEXT = (
     *(
         "",
@@ -192,6 +195,7 @@ def make_inputs(folder: Path) -> None:
     for name, text in GRIDS.items():
         (inputs / name).write_text(text)
     (inputs / "large.yaml").write_text("# " + "x" * 16_000_000)
+    (inputs / "victim").write_text("to be written over, if one says so")
     (inputs / "folder").mkdir()
     (inputs / "folder" / "thing").write_text("of somebody else")
     (inputs / "checkpoint").mkdir()
@@ -281,9 +285,10 @@ def rarely(draw: Any) -> bool:
     return bool(draw(st.sampled_from([False] * 19 + [True])))
 
 
-OUTS = mostly("out/run", "out/a/b", "out/\u00fc \u20ac", wrong=("inputs/folder", *SPECIAL))
+PLACES = ("inputs/victim", *(one for one in SPECIAL if one not in KEPT))
+OUTS = mostly("out/run", "out/a/b", "out/\u00fc \u20ac", wrong=("inputs/folder", *PLACES))
 RUNS = mostly("out/old", wrong=("out/old/run.h5", *SPECIAL))
-GRID_FILES = mostly("out/g.yaml", wrong=SPECIAL)
+GRID_FILES = mostly("out/g.yaml", wrong=PLACES)
 FOR_OTHERS = ("labels", "guidance", "guidance_rescale", "null_class", "shift", "device")
 """Flags that the networks here, or this machine, have no use for."""
 
@@ -317,6 +322,7 @@ def lines(draw: Any) -> Line:
     base: list[str] = []
     if command in ("sample", "compare", "grid"):
         base = ["--model", MODELS[0], "--samples", "2"]
+        base += ["--threads", "1"] * (command != "grid")
         if "--grid" not in " ".join(given) and not rarely(draw):
             base += ["--steps", "6"]
     if command == "compare":

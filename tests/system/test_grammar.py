@@ -19,10 +19,11 @@ from pathlib import Path
 import pytest
 import torch
 from helpers.grammar import Line, lines, make_inputs
-from hypothesis import HealthCheck, Phase, Verbosity, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 
+import pint_diffusion as pd
 from pint_diffusion.commands.cli import main
-from pint_diffusion.runtime.world import LocalWorld
+from pint_diffusion.runtime.world import LocalWorld, open_world
 
 COUNT = int(os.environ.get("GRAMMAR", "300"))
 ON_RANKS = int(os.environ.get("GRAMMAR_ON_RANKS", "20"))
@@ -37,15 +38,24 @@ class Sandbox:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         make_inputs(folder)
-        (folder / "out").mkdir()
-        flags = ["--model", "gmm:inputs/m.npz", "--steps", "6", "--samples", "2"]
-        assert main(["sample", *flags, "--max-iterations", "1", "--out", "inputs/run"]) in (0, 3)
+        network = pd.load_denoiser("gmm:inputs/m.npz")
+        method, files = pd.Parareal(slices=3, max_iterations=1), pd.Files("inputs/run")
+        pd.sample(network, method, steps=6, samples=2, comm=None, outputs=[files])
         self.prepare()
 
     def prepare(self) -> None:
         """Put a run where `resume` may change it."""
         shutil.rmtree(self.folder / "out", ignore_errors=True)
         shutil.copytree(self.folder / "inputs" / "run", self.folder / "out" / "old")
+
+    def ready(self, line: Line) -> dict[str, tuple[int, int, int]]:
+        """Write what an input reads; return what is there."""
+        if line.config is not None:
+            text = line.config.encode("utf-8", "surrogatepass")
+            (self.folder / "config.yaml").write_bytes(text)
+        if line.out == "out/old":
+            self.prepare()
+        return self.seen()
 
     def seen(self) -> dict[str, tuple[int, int, int]]:
         """Every file and folder: kind, size and time of change."""
@@ -65,8 +75,6 @@ class Sandbox:
             with contextlib.suppress(OSError):
                 whole = self.folder / path
                 whole.rmdir() if whole.is_dir() else whole.unlink()
-        if not (self.folder / "out" / "old").is_dir():
-            self.prepare()
 
 
 def may_write(line: Line, path: str) -> bool:
@@ -135,25 +143,12 @@ def test_every_input_ends_well_or_in_one_sentence(sandbox, capfd, monkeypatch):
     monkeypatch.setattr(LocalWorld, "abort", lambda self, code: None)  # the exception goes up
     codes, slowest, begun = Counter(), (0.0, ""), time.monotonic()
     failures: list[str] = []
-    before = sandbox.seen()
 
-    @settings(
-        max_examples=COUNT,
-        deadline=None,
-        database=None,
-        derandomize=COUNT <= 1000,
-        phases=[Phase.generate],
-        suppress_health_check=list(HealthCheck),
-        verbosity=Verbosity.quiet,
-        report_multiple_bugs=False,
-    )
+    @drawing(COUNT)
     @given(lines())
     def attempt(line):
-        nonlocal before, slowest
-        if line.config is not None:
-            text = line.config.encode("utf-8", "surrogatepass")
-            (sandbox.folder / "config.yaml").write_bytes(text)
-            before["config.yaml"] = sandbox.seen()["config.yaml"]
+        nonlocal slowest
+        before = sandbox.ready(line)
         capfd.readouterr()
         start, code = time.monotonic(), -1
         try:
@@ -168,21 +163,70 @@ def test_every_input_ends_well_or_in_one_sentence(sandbox, capfd, monkeypatch):
         codes[line.arguments[0], code] += 1
         slowest = max(slowest, (took, str(line)))
         sandbox.clean(after.keys() - before.keys())
-        if sandbox.seen() != before:
-            sandbox.prepare()
-            before = sandbox.seen()
 
     attempt()
     assert not failures, tell(failures)
-    told = ", ".join(f"{name} {code}: {n}" for (name, code), n in sorted(codes.items()))
     seconds = time.monotonic() - begun
-    print(f"{sum(codes.values())} inputs in {seconds:.0f} s; {told}; slowest {slowest}")
+    print(f"{sum(codes.values())} inputs in {seconds:.0f} s; {counted(codes)}; slowest {slowest}")
     assert sum(codes.values()) >= COUNT
     assert {code for _, code in codes} >= {0, 2}
 
 
-@pytest.mark.mpi
+@pytest.mark.mpi(min_size=4)
 @pytest.mark.timeout(0 if ON_RANKS > 100 else 300)
-def test_every_input_ends_alike_on_all_ranks(world, tmp_path, capfd, monkeypatch):
-    if world.size == 1:
-        return
+def test_every_input_ends_alike_on_all_ranks(tmp_path, monkeypatch, capfd):
+    """Rank 0 draws the inputs and looks at the files; all ranks are told the same."""
+    world = open_world("mpi")
+    folder = Path(world.share(tmp_path))
+    monkeypatch.chdir(folder)
+    threads = torch.get_num_threads()
+    sandbox = Sandbox(folder) if world.rank == 0 else None
+    codes = Counter()
+    for line in world.share(some(ON_RANKS) if world.rank == 0 else None):
+        before = sandbox.ready(line) if sandbox else {}
+        world.barrier()
+        capfd.readouterr()
+        code = main(line.arguments)
+        told = capfd.readouterr()
+        world.barrier()
+        assert len(set(world.gather(code))) == 1, line
+        codes[line.arguments[0], code] += 1
+        law(line, code, *told, speaks=world.rank == 0)
+        if sandbox:
+            after = sandbox.seen()
+            assert not touched(line, before, after), line
+            sandbox.clean(after.keys() - before.keys())
+    torch.set_num_threads(threads)
+    if sandbox:
+        print(f"{ON_RANKS} inputs on {world.size} ranks; {counted(codes)}")
+    assert sum(codes.values()) == ON_RANKS
+
+
+def some(count: int) -> list[Line]:
+    """Draw so many inputs."""
+    drawn: list[Line] = []
+
+    @drawing(count)
+    @given(lines())
+    def collect(line):
+        drawn.append(line)
+
+    collect()
+    return drawn[:count]
+
+
+def drawing(count: int):
+    """How inputs are drawn: always the same few, or every time other ones."""
+    return settings(
+        max_examples=count,
+        deadline=None,
+        database=None,
+        derandomize=count <= 1000,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+        report_multiple_bugs=False,
+    )
+
+
+def counted(codes: Counter) -> str:
+    return ", ".join(f"{name} {code}: {n}" for (name, code), n in sorted(codes.items()))
