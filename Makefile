@@ -9,7 +9,7 @@ PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c co
 # A rank that can't go on ends the job; the time-out ends a job that does not.
 MPIEXEC := timeout --kill-after=10 900 $(BIN)/mpiexec
 
-.PHONY: demo test test-one test-mpi test-gpu kills fuzz lint docs clean
+.PHONY: demo test test-one test-mpi test-gpu kills fuzz grammar lint docs clean
 
 demo: $(VENV)/.made
 	$(MPIEXEC) -n $(RANKS) $(BIN)/pint-diffusion sample --steps 64 --slices 8 --samples 16 \
@@ -39,6 +39,14 @@ kills: $(VENV)/.made-test
 # 100000 changed files, read in processes of their own.
 fuzz: $(VENV)/.made-test
 	FUZZ=100000 timeout --kill-after=10 7200 $(BIN)/python -m pytest -q -s tests/system/test_fuzz.py
+
+# 20000 command lines and YAML files, drawn from the settings, on one rank; 200 on four.
+grammar: export OMP_NUM_THREADS = 1
+grammar: $(VENV)/.made-test
+	GRAMMAR=20000 timeout --kill-after=10 14400 $(BIN)/python -m pytest -q -s \
+	    tests/system/test_grammar.py -m "not mpi"
+	GRAMMAR_ON_RANKS=200 timeout --kill-after=10 7200 $(BIN)/mpiexec -n 4 $(BIN)/python -m mpi4py \
+	    -m pytest -q -s -p no:cacheprovider --with-mpi --ranks 4 -m mpi tests/system/test_grammar.py
 
 lint: $(VENV)/.made-test
 	$(BIN)/ruff check .

@@ -187,7 +187,7 @@ def measure(name: str, network: Denoiser, given: argparse.Namespace, emit: Calla
             device=device,
             dtype=DTYPES[given.dtype],
         )
-        plan = make_plan(asked, 1)
+        plan = make_plan(asked, LocalWorld())
         warm_up(plan)
         for _ in range(2):
             begun = time.perf_counter()

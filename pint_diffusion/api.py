@@ -228,7 +228,7 @@ def _plan(
 
     def make() -> Plan:
         try:
-            return make_plan(sampling_of_objects(world, batching, dtype, device, *what), world.size)
+            return make_plan(sampling_of_objects(world, batching, dtype, device, *what), world)
         except PintError:
             raise
         except Exception as error:  # of an object that was given; the other ranks must hear of it

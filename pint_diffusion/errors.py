@@ -30,6 +30,10 @@ class InputError(PintError):
         return found[1] if found else None
 
 
+class InputWarning(UserWarning):
+    """Something the user gave is used, but not all of it, or not as it may be meant."""
+
+
 class NetworkError(PintError):
     """The network returned NaN, infinity or the wrong shape in mid-run."""
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import types
 from collections.abc import Mapping
 from enum import Enum
-from pathlib import PurePath
-from typing import Any, ClassVar, Generic, TypeVar
+from pathlib import Path, PurePath
+from typing import Annotated, Any, ClassVar, Generic, TypeVar, Union, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
 
 from pint_diffusion import third_party
 from pint_diffusion.errors import InputError
@@ -16,6 +17,13 @@ FREE: dict[str, Any] = {"resume": "free"}
 """``json_schema_extra`` of an option that `resume` may change: it says when or where something is
 computed, or how long, but not what.
 """
+
+NEW: dict[str, Any] = {"resume": "new"}
+"""``json_schema_extra`` of an option of runs that begin, which `resume` does not take."""
+
+
+LONGEST_NAME = 255
+"""Most bytes of the name of a file or a folder."""
 
 
 class Options(BaseModel):
@@ -63,10 +71,26 @@ class Options(BaseModel):
                     f"`{self.prefix}{option}` is no option of {self.described()}, which has: "
                     f"{self.listed()}"
                 )
+        named = given | named
+        for option, value in named.items():
+            if isinstance(value, str) and not is_text(value):
+                raise InputError(
+                    f"`{self.prefix}{option}` is {value!r}, which no file can be called: give text "
+                    "in UTF-8, without NUL"
+                )
         try:
-            super().__init__(**given, **named)
+            super().__init__(**named)
         except ValidationError as error:
             raise InputError(sentence(error, self.prefix)) from None
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _is_of_its_type(cls, value: Any, info: ValidationInfo) -> Any:
+        annotation = cls.model_fields[str(info.field_name)].annotation
+        refuse_conversion(annotation, value)
+        if Path in kinds_of(annotation) and isinstance(value, str) and is_too_long(value):
+            raise ValueError(f"a path with names of at most {LONGEST_NAME} bytes")
+        return value
 
     @classmethod
     def stated(cls) -> tuple[str, ...]:
@@ -192,6 +216,67 @@ class Registry(dict[str, type[Kind]], Generic[Kind]):
             return value
         options = value if isinstance(value, Mapping) else {}
         return self.kind_of(value)(**{key: one for key, one in options.items() if key != "name"})
+
+
+def kinds_of(annotation: Any) -> list[Any]:
+    """Return the members of a union but None, or the one type that it is; without their limits."""
+    union = get_origin(annotation) in (Union, types.UnionType)
+    kinds = get_args(annotation) if union else [annotation]
+    bare = [get_args(kind)[0] if get_origin(kind) is Annotated else kind for kind in kinds]
+    return [kind for kind in bare if kind is not type(None)]
+
+
+def is_number(kind: Any) -> bool:
+    """Return whether a type is int or float."""
+    return kind in (int, float)
+
+
+def number(text: str) -> Any:
+    """Return the number that a text is, or the text if it is none."""
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
+def is_text(value: str) -> bool:
+    """Return whether a text can be written as UTF-8 and be part of a file's name."""
+    return "\0" not in value and not any("\ud800" <= char <= "\udfff" for char in value)
+
+
+def is_too_long(path: str) -> bool:
+    """Return whether no system has room for a name in a path."""
+    return any(len(part.encode()) > LONGEST_NAME for part in path.split("/"))
+
+
+def refuse_conversion(annotation: Any, value: Any) -> None:
+    """Refuse a value that pydantic would turn into another one.
+
+    These are booleans and text where numbers are wanted, fractions where whole numbers are, and
+    numbers where booleans are. What text a flag has is a number before it comes here.
+
+    Raises
+    ------
+    ValueError
+        If the value is one of these; says what it must be.
+    """
+    kinds = kinds_of(annotation)
+    numbers = [kind for kind in kinds if is_number(kind)]
+    if isinstance(value, list | tuple):
+        for inner in (get_args(kind)[0] for kind in kinds if get_origin(kind) is tuple):
+            for one in value:
+                refuse_conversion(inner, one)
+    elif kinds == [bool]:
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            raise ValueError("a valid boolean")
+    elif numbers and (
+        isinstance(value, bool)
+        or (isinstance(value, float) and numbers == [int])
+        or (isinstance(value, str) and number(value) is not value)
+    ):
+        raise ValueError("a valid integer" if numbers == [int] else "a valid number")
 
 
 def plain(value: Any) -> Any:

@@ -33,6 +33,8 @@ class Run:
         Mean seconds of a network call.
     wall_time : float
         Seconds from the ranks' common start to the answer.
+    start_up_time : float
+        Seconds from the start of a rank's process to that common start, the most of any rank.
     events : array of `EVENT_DTYPE`
         What this rank did when.
     sent_bytes : int
@@ -54,6 +56,7 @@ class Run:
     network_calls: int
     evaluation_time: float
     wall_time: float
+    start_up_time: float
     events: NDArray[Any]
     sent_bytes: int
     iterates: Sequence[Tensor | None] = ()

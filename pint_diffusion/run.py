@@ -25,6 +25,7 @@ from pint_diffusion.output import Ended, Output, Outputs, Watch
 from pint_diffusion.result import Run
 from pint_diffusion.runtime.calls import Calls
 from pint_diffusion.runtime.events import EventLog, Tally
+from pint_diffusion.runtime.process import seconds_since_start
 from pint_diffusion.runtime.requests import Ask, Clock, Layout
 from pint_diffusion.runtime.scheduler import Runtime
 from pint_diffusion.runtime.world import LocalWorld, World
@@ -149,7 +150,8 @@ def _iterate(
     if solution is None:
         raise Interrupted(told[0])
     outcome, clock, wall_time = solution
-    tallies = world.gather(Tally.of(events, outcome.iterations))
+    begun = seconds_since_start() - events.now()
+    tallies, starts = zip(*world.gather((Tally.of(events, outcome.iterations), begun)), strict=True)
     calls = sum(tally.calls for tally in tallies)
     return Run(
         samples=answer,
@@ -161,6 +163,7 @@ def _iterate(
         network_calls=calls,
         evaluation_time=sum(tally.evaluating for tally in tallies) / max(calls, 1),
         wall_time=wall_time,
+        start_up_time=max(starts),
         events=events.table(),
         sent_bytes=events.sent_bytes,
         sequential=sequential[0] if sequential else None,

@@ -10,6 +10,7 @@ from types import ModuleType
 from typing import Any
 
 from pint_diffusion.errors import InputError, reason
+from pint_diffusion.small_file import refuse_irregular
 
 
 def load(spec: str) -> Any:
@@ -36,6 +37,7 @@ def load(spec: str) -> Any:
 
 def _import_file(file: Path) -> ModuleType:
     """Run a file as a module of its own, under a name that no other module has."""
+    refuse_irregular(file)
     name = f"pint_diffusion_third_party_{file.stem}"
     spec = importlib.util.spec_from_file_location(name, file)
     if spec is None or spec.loader is None:

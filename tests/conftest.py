@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 import torch
 
-from pint_diffusion.runtime.world import LocalWorld, World, open_world, read_launcher
+from pint_diffusion.runtime.launcher import read_launcher
+from pint_diffusion.runtime.world import LocalWorld, World, open_world
 
 
 def pytest_addoption(parser):

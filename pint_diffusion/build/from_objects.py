@@ -11,6 +11,7 @@ from torch import Tensor
 
 from pint_diffusion.build.coarse import Coarse
 from pint_diffusion.build.plan import Batching, Sampling
+from pint_diffusion.build.sizes import refuse_large_states
 from pint_diffusion.errors import InputError
 from pint_diffusion.grid import Spacing, TimeGrid, read_grid
 from pint_diffusion.methods import Method, Parareal
@@ -64,6 +65,7 @@ def sampling_of_objects(
     if samples is None:
         samples = 1 if noise is None else len(noise)
     found, kind = _home(network, device, dtype, world.local_rank)
+    refuse_large_states(samples, network.shape, kind, found, world)
     network = condition(network, None, samples)
     if grid is not None and not isinstance(grid, TimeGrid):
         levels, bounds = read_grid(Path(grid), schedule_of(network))

@@ -6,6 +6,7 @@ from dataclasses import fields
 from typing import Any
 
 from pint_diffusion.build.plan import Plan, Sampling, make_plan
+from pint_diffusion.build.sizes import refuse_large_states
 from pint_diffusion.build.time_grid import DEFAULT_STEPS
 from pint_diffusion.grid import Schedule, Spacing, TimeGrid, read_grid
 from pint_diffusion.methods import METHODS
@@ -16,14 +17,14 @@ from pint_diffusion.models.denoiser import Denoiser, schedule_of
 from pint_diffusion.models.kinds import BUNDLED, GIVEN
 from pint_diffusion.runtime.device import bind_device, check_dtype
 from pint_diffusion.runtime.world import World
-from pint_diffusion.settings.common import OfNetwork, OfSpacing
+from pint_diffusion.settings.network_and_levels import OfNetwork, OfSpacing
 from pint_diffusion.settings.run import SamplingSettings, Settings
 from pint_diffusion.solvers import SOLVERS
 
 
 def plan_of(settings: Settings, world: World, denoiser: Denoiser | None = None) -> Plan:
     """Build the problem of a run from its settings, see `sampling_of` and `make_plan`."""
-    return make_plan(sampling_of(settings, settings.method, world, denoiser), world.size)
+    return make_plan(sampling_of(settings, settings.method, world, denoiser), world)
 
 
 def sampling_of(
@@ -50,6 +51,7 @@ def sampling_of(
     device = bind_device(settings.device, world.local_rank)
     dtype = check_dtype(settings.dtype, device)
     network = load_denoiser(settings.model, device, dtype) if denoiser is None else denoiser
+    refuse_large_states(settings.samples, network.shape, dtype, device, world)
     network = with_classes(network, settings, settings.samples)
     coarse = settings.coarse
     if coarse.model is not None:

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from pint_diffusion.build.coarse import Coarse
 from pint_diffusion.build.guess import trajectory
-from pint_diffusion.build.time_grid import make_grid
+from pint_diffusion.build.sizes import refuse_large_states
+from pint_diffusion.build.time_grid import make_grid, refuse_too_many
 from pint_diffusion.errors import InputError
 from pint_diffusion.grid import Schedule, Spacing, TimeGrid
 from pint_diffusion.methods import Parareal
@@ -22,6 +23,7 @@ from pint_diffusion.models.denoiser import Denoiser, output_shape, schedule_of
 from pint_diffusion.numerics.convergence import StopRule
 from pint_diffusion.numerics.noise import StepNoise, initial_noise
 from pint_diffusion.runtime.evaluator import Evaluator
+from pint_diffusion.runtime.world import World
 from pint_diffusion.solvers import DDIM, Propagator, Solver
 from pint_diffusion.solvers.langevin import Corrector
 from pint_diffusion.solvers.linear import try_walk
@@ -114,22 +116,22 @@ class Plan:
     asked: Sampling
 
 
-def make_plan(asked: Sampling, ranks: int) -> Plan:
+def make_plan(asked: Sampling, world: World) -> Plan:
     """Make what a rank needs to take part in a run.
 
     Parameters
     ----------
     asked : Sampling
         The run.
-    ranks : int
-        Number of its processes.
+    world : World
+        Its processes; nothing is sent.
 
     Raises
     ------
     InputError
-        If the parts do not fit each other or the number of ranks.
+        If the parts do not fit each other, the number of ranks, or the memory that is free.
     """
-    network, method, device = asked.network, asked.method, asked.device
+    network, method, device, ranks = asked.network, asked.method, asked.device, world.size
     schedule = schedule_of(network)
     grid = make_grid(schedule, method, ranks, asked.steps, asked.spacing, asked.grid)
     if asked.corrector.steps:
@@ -138,8 +140,16 @@ def make_plan(asked: Sampling, ranks: int) -> Plan:
                 "`corrector_steps` are made between slices, and there is one slice only: take the "
                 "method piadm with more `slices`, or a grid that has slices"
             )
+        refuse_too_many(
+            "corrector_steps",
+            asked.corrector.steps,
+            grid.steps + (grid.slices - 1) * asked.corrector.steps,
+        )
         grid = grid.corrected(asked.corrector.steps)
     check_levels(grid, network)
+    held = method.held_states(grid.steps, grid.slices, ranks, asked.solver.history)
+    states = asked.samples, network.shape, asked.state_dtype, device
+    refuse_large_states(*states, world, held)
     step_noise = StepNoise(asked.seed, asked.samples, network.shape, asked.state_dtype, device)
     fine = fine_propagator(asked, grid, schedule, step_noise)
     check_variance(fine, network, "the network")

@@ -11,6 +11,9 @@ from pint_diffusion.methods.method import Method, Sliced
 DEFAULT_STEPS = 64
 """N where nobody says how many."""
 
+MOST_STEPS = 1_000_000
+"""Greatest N."""
+
 
 def make_grid(
     schedule: Schedule,
@@ -43,6 +46,7 @@ def make_grid(
         If these do not fit each other, the schedule or the number of ranks.
     """
     if grid is None:
+        refuse_too_many("steps", steps or DEFAULT_STEPS, steps or DEFAULT_STEPS)
         levels = spacing.levels(schedule, steps or DEFAULT_STEPS)
         return TimeGrid(levels, slice_bounds(levels, None, method, ranks))
     if steps not in (None, grid.steps):
@@ -51,6 +55,20 @@ def make_grid(
         )
     given = grid.bounds if grid.slices > 1 else None
     return TimeGrid(grid.levels, slice_bounds(grid.levels, given, method, ranks))
+
+
+def refuse_too_many(option: str, value: int, steps: int) -> None:
+    """Refuse an option that makes more than `MOST_STEPS` steps.
+
+    Raises
+    ------
+    InputError
+        If it does.
+    """
+    if steps > MOST_STEPS:
+        raise InputError(
+            f"`{option}` {value} makes {steps} steps, and {MOST_STEPS} are the most: take fewer"
+        )
 
 
 def slice_bounds(

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-from pydantic import Field
-
+from pint_diffusion.commands.printing import print_cause, printed, tell_error
+from pint_diffusion.commands.versions import version_text
 from pint_diffusion.errors import EXIT_NOT_CONVERGED, InputError, PintError
 from pint_diffusion.models import find_source
-from pint_diffusion.runtime.world import LocalWorld, World, open_world, read_launcher
-from pint_diffusion.settings.flags import as_flags
+from pint_diffusion.runtime.launcher import is_first, read_launcher, refuse_environment
+from pint_diffusion.runtime.world import LocalWorld, World, open_world
 from pint_diffusion.settings.reading import CommandSettings, help_of, parse
+from pint_diffusion.store.place import refuse_no_folder
 
 if TYPE_CHECKING:
-    from pint_diffusion.settings.run import SamplingSettings, Settings
+    from pint_diffusion.settings.compare import Compare
+    from pint_diffusion.settings.run import Settings
 
 HELP = """\
 usage: pint-diffusion COMMAND [options]
@@ -35,93 +35,59 @@ commands:
   grid     compute noise levels and slice boundaries, store them in a file for sample --grid
   check    say what launcher, MPI, devices, network and files are, what is wrong, and what to do
 
-'pint-diffusion COMMAND --help' lists the options of a command. Several ranks are started by an
-MPI launcher: mpiexec -n 4 pint-diffusion sample ...
+'pint-diffusion COMMAND --help' lists the options of a command, and 'pint-diffusion --version' the
+versions of the program and of its libraries. Several ranks are started by an MPI launcher:
+mpiexec -n 4 pint-diffusion sample ...
 
 exit codes: 0 done, 1 failed, 2 bad input, 3 tolerance not reached, 4 network returned NaN or the
 wrong shape, 75 interrupted by a signal and can be resumed
 """
 
-Run = TypeVar("Run", bound="SamplingSettings")
+Job = TypeVar("Job", "Settings", "Compare")
 
-LEVELS = {logging.INFO: "note", logging.WARNING: "warning"}
-"""What the command calls the levels of the library's log; all else is an error."""
-
-
-class Export(CommandSettings):
-    """Draw the pictures of a finished run again, or write its events as a trace."""
-
-    name: ClassVar[str] = "export"
-
-    run: Path = Field(description="folder of the run", json_schema_extra={"by_place": True})
-    out: Path | None = Field(None, description="folder of the pictures; the run's if not given")
-    trace: Path | None = Field(
-        None,
-        description="JSON file to write the events to, for ui.perfetto.dev or chrome://tracing, "
-        "instead of the pictures",
-    )
-
-
-class Inspect(CommandSettings):
-    """Say what is in the folder of a run, whatever became of it, and whether it is whole."""
-
-    name: ClassVar[str] = "inspect"
-
-    run: Path = Field(description="folder of the run", json_schema_extra={"by_place": True})
-
-
-class Told(logging.Handler):
-    """Prints what the library logs, on standard error, with options as flags."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Print a line."""
-        level = LEVELS.get(record.levelno, "error")
-        text = as_flags(record.getMessage())
-        print(f"pint-diffusion: {level}: {text}", file=sys.stderr, flush=True)
+HELP_FLAGS = {"-h", "--help", "--help-all"}
+DEBUG = "--debug"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code."""
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    debug = DEBUG in given
     world: World = LocalWorld()
-    launcher = read_launcher()
-    speaks = launcher is None or launcher.rank == 0
+    speaks = is_first()
 
     def open_once(transport: str) -> World:
         nonlocal world
         world = open_world(transport)
         return world
 
-    logger, told = logging.getLogger("pint_diffusion"), Told()
-    before = logger.level, logger.propagate
-    logger.addHandler(told)
-    logger.setLevel(logging.INFO)
-    logger.propagate = False
-    try:
-        return _run(arguments, speaks, open_once)
-    except PintError as error:
-        if speaks:
-            print(f"pint-diffusion: error: {as_flags(str(error))}", file=sys.stderr, flush=True)
-        return error.exit_code
-    except (Exception, KeyboardInterrupt):
-        # The other ranks may be anywhere, so there is no agreeing with them.
-        print(f"pint-diffusion: rank {world.rank} on {world.host} failed", file=sys.stderr)
-        traceback.print_exc()
-        world.abort(1)
-        raise
-    finally:
-        logger.removeHandler(told)
-        logger.setLevel(before[0])
-        logger.propagate = before[1]
+    with printed(debug, speaks):
+        try:
+            return _run([one for one in given if one != DEBUG], speaks, open_once)
+        except PintError as error:
+            if debug and (speaks or error.__cause__):
+                print_cause(error)
+            if speaks:
+                tell_error(error, debug)
+            return error.exit_code
+        except (Exception, KeyboardInterrupt):
+            # The other ranks may be anywhere, so there is no agreeing with them.
+            print(f"pint-diffusion: rank {world.rank} on {world.host} failed", file=sys.stderr)
+            traceback.print_exc()
+            world.abort(1)
+            raise
 
 
 def _run(arguments: list[str], speaks: bool, open_once: Callable[[str], World]) -> int:
     command = arguments[0] if arguments else "--help"
     asks = HELP_FLAGS & {command, *arguments}
-    if asks and not speaks:
+    if (asks or command == "--version") and not speaks:
         return 0
     if command in HELP_FLAGS:
         print(HELP, end="")
+        return 0
+    if command == "--version":
+        print(version_text())
         return 0
     if command not in COMMANDS:
         raise InputError(
@@ -129,14 +95,23 @@ def _run(arguments: list[str], speaks: bool, open_once: Callable[[str], World]) 
             "see pint-diffusion --help"
         )
     if asks:
-        print(help_of(_settings_kind(command), arguments[1:]), end="")
+        print(_help(command, arguments[1:]), end="")
         return 0
+    refuse_environment()
     return COMMANDS[command](arguments[1:], speaks, open_once)
+
+
+def _help(command: str, arguments: list[str]) -> str:
+    if command == "resume":
+        from pint_diffusion.settings.resume import resume_help
+
+        return resume_help()
+    return help_of(_settings_kind(command), arguments)
 
 
 def _settings_kind(command: str) -> type[CommandSettings]:
     """Return the settings of a command; torch comes in with those that name methods or solvers."""
-    if command in ("sample", "resume"):
+    if command == "sample":
         from pint_diffusion.settings.run import Settings
 
         return Settings
@@ -152,7 +127,13 @@ def _settings_kind(command: str) -> type[CommandSettings]:
         from pint_diffusion.settings.check import Check
 
         return Check
-    return Inspect if command == "inspect" else Export
+    if command == "inspect":
+        from pint_diffusion.settings.inspect import Inspect
+
+        return Inspect
+    from pint_diffusion.settings.export import Export
+
+    return Export
 
 
 def _sample(arguments: list[str], speaks: bool, open_once: Callable[[str], World]) -> int:
@@ -164,10 +145,14 @@ def _sample(arguments: list[str], speaks: bool, open_once: Callable[[str], World
 def _resume(arguments: list[str], speaks: bool, open_once: Callable[[str], World]) -> int:
     def settings() -> Settings:
         if not arguments or arguments[0].startswith("-"):
-            raise InputError("RUN is missing: pint-diffusion resume FOLDER [options of sample]")
+            raise InputError(
+                "RUN is missing: pint-diffusion resume RUN [options]; see pint-diffusion resume "
+                "--help"
+            )
         from pint_diffusion.commands.resume import settings_of
+        from pint_diffusion.settings.inspect import Inspect
 
-        return settings_of(Path(arguments[0]), arguments[1:])
+        return settings_of(parse(Inspect, arguments[:1]).run, arguments[1:])
 
     return _run_job(settings, speaks, open_once, resume=True)
 
@@ -206,8 +191,8 @@ def _compare(arguments: list[str], speaks: bool, open_once: Callable[[str], Worl
 
 
 def _agree(
-    read: Callable[[], Run], speaks: bool, open_once: Callable[[str], World]
-) -> tuple[Run, World] | None:
+    read: Callable[[], Job], speaks: bool, open_once: Callable[[str], World]
+) -> tuple[Job, World] | None:
     """Read settings on every rank and open the world; None where they were only to be printed.
 
     A file may be missing on one host only: the ranks agree on what is wrong.
@@ -222,6 +207,7 @@ def _agree(
             return None
         transport = settings.transport
         find_source(settings.model)
+        refuse_no_folder(settings.out)
     except InputError as error:
         wrong = error
     world = open_once(transport)
@@ -235,6 +221,8 @@ def _refuse(wrong: InputError | None) -> None:
 
 
 def _inspect(arguments: list[str], speaks: bool, open_once: Callable[[str], World]) -> int:
+    from pint_diffusion.settings.inspect import Inspect
+
     settings = parse(Inspect, arguments)
     if not speaks:
         return 0
@@ -246,6 +234,8 @@ def _inspect(arguments: list[str], speaks: bool, open_once: Callable[[str], Worl
 
 
 def _export(arguments: list[str], speaks: bool, open_once: Callable[[str], World]) -> int:
+    from pint_diffusion.settings.export import Export
+
     settings = parse(Export, arguments)
     if speaks and settings.trace is not None:
         from pint_diffusion.report.trace import write_trace
@@ -256,6 +246,8 @@ def _export(arguments: list[str], speaks: bool, open_once: Callable[[str], World
         from pint_diffusion.store.master import read_run
 
         folder = settings.out or settings.run
+        if settings.out is not None:
+            refuse_no_folder(folder)
         record = read_run(settings.run)
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -290,8 +282,6 @@ def _check(arguments: list[str], speaks: bool, open_once: Callable[[str], World]
 
     return check(settings, open_once)
 
-
-HELP_FLAGS = {"-h", "--help", "--help-all"}
 
 COMMANDS: dict[str, Callable[[list[str], bool, Callable[[str], World]], int]] = {
     "sample": _sample,

@@ -7,10 +7,14 @@ from typing import Any
 
 import pint_diffusion
 from pint_diffusion.build.from_settings import spacing_of, with_classes
+from pint_diffusion.build.sizes import refuse_large_states
 from pint_diffusion.errors import InputError
 from pint_diffusion.grid import SLICINGS, TimeGrid, write_grid
 from pint_diffusion.grid.gits import best_path
+from pint_diffusion.memory import refuse_more_than_free, state_size
+from pint_diffusion.runtime.world import LocalWorld
 from pint_diffusion.settings.grid import GridSettings
+from pint_diffusion.small_file import refuse_no_place_for_file
 
 
 def make_grid_file(settings: GridSettings) -> TimeGrid:
@@ -37,6 +41,14 @@ def make_grid_file(settings: GridSettings) -> TimeGrid:
     dtype = check_dtype(settings.dtype, device)
     state_dtype = torch.float64 if dtype == torch.float64 else torch.float32
     network = load_denoiser(settings.model, device, dtype)
+    refuse_large_states(settings.samples, network.shape, state_dtype, device, LocalWorld())
+    for option, steps in measured_walks(settings).items():
+        refuse_more_than_free(
+            f"`{option}` {steps} with {settings.samples} samples",
+            8 * (3 * (steps + 1) ** 2 + 2 * steps * state_size(settings.samples, network.shape, 1)),
+            torch.device("cpu"),
+            "take fewer",
+        )
     denoiser = with_classes(network, settings, settings.samples)
     schedule = schedule_of(denoiser)
     noise = initial_noise(settings.seed, range(settings.samples), denoiser.shape, state_dtype)
@@ -61,12 +73,22 @@ def make_grid_file(settings: GridSettings) -> TimeGrid:
     return TimeGrid(levels, bounds or (0, settings.steps))
 
 
+def measured_walks(settings: GridSettings) -> dict[str, int]:
+    """Return the steps of the walks whose jump costs are measured, by the options that say them."""
+    walks = {"teacher_steps": settings.teacher_steps} if settings.spacing == "gits" else {}
+    if settings.slices is not None and settings.slicing == "cost":
+        walks["steps"] = settings.steps
+    return walks
+
+
 def check_file(path: Path, force: bool) -> None:
     """Refuse a file that is there, or that has no folder to be in, before anything is computed."""
+    try:
+        refuse_no_place_for_file(path)
+    except ValueError as error:
+        raise InputError(f"{path} can't be written: {error}") from None
     if path.exists() and not force:
         raise InputError(f"{path} exists: give another name, or `force` to overwrite it")
-    if path.is_dir() or not path.parent.is_dir():
-        raise InputError(f"{path} can't be written: give a file in a folder that exists")
 
 
 def provenance(settings: GridSettings) -> list[str]:

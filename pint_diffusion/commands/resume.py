@@ -11,11 +11,11 @@ from pint_diffusion.methods.method import Sliced
 from pint_diffusion.options import Options
 from pint_diffusion.settings.flags import Flag, flags_of
 from pint_diffusion.settings.reading import read_flat
-from pint_diffusion.settings.run import Settings
+from pint_diffusion.settings.resume import Resume
 from pint_diffusion.store.restart import read_start
 
 
-def settings_of(folder: Path, arguments: Sequence[str]) -> Settings:
+def settings_of(folder: Path, arguments: Sequence[str]) -> Resume:
     """Return the settings of a run, with what flags say of those that may differ.
 
     Raises
@@ -25,10 +25,14 @@ def settings_of(folder: Path, arguments: Sequence[str]) -> Settings:
     """
     config, _, bounds = read_start(folder)
     config = {name: value for name, value in config.items() if name not in ("out", "force")}
-    before, flat = Settings(**config), read_flat(Settings, arguments, config)
-    settings = Settings.from_flat(config, **flat)
-    chosen = {name: type(getattr(settings, name)) for name in Settings.choices}
-    for flag in flags_of(Settings, chosen):
+    try:
+        before = Resume(**config)
+    except InputError as error:
+        raise InputError(f"the run in {folder} has settings that can't be used: {error}") from error
+    flat = read_flat(Resume, arguments, config)
+    settings = Resume.from_flat(config, **flat)
+    chosen = {name: type(getattr(settings, name)) for name in Resume.choices}
+    for flag in flags_of(Resume, chosen):
         refuse_difference(flag, flag.of(before), flag.of(settings), folder)
     method = settings.method
     if isinstance(method, Sliced):

@@ -14,12 +14,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from pint_diffusion.errors import InputError
 from pint_diffusion.grid.level import Level
 from pint_diffusion.grid.schedule import NoiseSchedule, Schedule
 from pint_diffusion.grid.slicing import check_bounds
+from pint_diffusion.small_file import read_small_file
+from pint_diffusion.yaml_text import dump_yaml, parse_yaml
+
+MOST_LEVELS = 300_000
+"""Of a file that is written: what `read_small_file` reads has room for them."""
 
 KEYS = ("t", "sigma", "alpha_bar", "bounds")
 
@@ -98,8 +102,12 @@ def write_grid(
     Raises
     ------
     InputError
-        If the file can't be written.
+        If there are more than `MOST_LEVELS`, or if the file can't be written.
     """
+    if len(levels) > MOST_LEVELS:
+        raise InputError(
+            f"a grid file has at most {MOST_LEVELS} levels, and these are {len(levels)}"
+        )
     values: dict[str, Any] = {
         "t": [level.t for level in levels],
         "alpha_bar": [level.alpha_bar for level in levels],
@@ -107,7 +115,7 @@ def write_grid(
     if bounds is not None:
         values["bounds"] = list(bounds)
     text = "".join(f"# {line}\n" for line in about)
-    text += yaml.safe_dump(values, sort_keys=False, default_flow_style=None, width=99)
+    text += dump_yaml(values, default_flow_style=None, width=99)
     try:
         path.write_text(text, encoding="utf-8")
     except OSError as error:
@@ -116,10 +124,9 @@ def write_grid(
 
 def _load(path: Path) -> dict[Any, Any]:
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, ValueError, RecursionError) as error:
-        reason = " ".join(str(error).split())
-        raise _wrong(path, f"can't be read: {reason}") from None
+        values = parse_yaml(read_small_file(path)).values
+    except ValueError as error:
+        raise _wrong(path, f"can't be read: {error}") from None
     if values is None:
         raise _wrong(path, "is empty; it must give the levels, as in 'sigma: [80, 5, 0.5, 0]'")
     if not isinstance(values, dict):
@@ -132,12 +139,9 @@ def _numbers(path: Path, key: str, given: Any) -> np.ndarray[Any, np.dtype[np.fl
         raise _wrong(path, f"needs a list of at least two levels under {key}")
     numbers = []
     for entry in given:
-        try:
-            if not isinstance(entry, (int, float, str)) or isinstance(entry, bool):
-                raise ValueError
-            numbers.append(float(entry))  # YAML reads 1e-3 as text
-        except (ValueError, OverflowError):
-            raise _wrong(path, f"has {entry!r} under {key}, which is no number") from None
+        if not isinstance(entry, int | float) or isinstance(entry, bool):
+            raise _wrong(path, f"has {entry!r} under {key}, which is no number")
+        numbers.append(float(entry))
         if isnan(numbers[-1]):
             raise _wrong(path, f"has NaN under {key}")
     return np.array(numbers, dtype=np.float64)

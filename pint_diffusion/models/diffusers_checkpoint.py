@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from pint_diffusion.errors import InputError, reason
+from pint_diffusion.errors import InputError
 from pint_diffusion.models.diffusers_config import (
     import_diffusers,
     read_json,
@@ -19,6 +19,7 @@ from pint_diffusion.models.diffusers_config import (
     read_scheduler,
 )
 from pint_diffusion.models.wrap import UNetDenoiser
+from pint_diffusion.small_file import refuse_irregular
 
 
 def load_checkpoint(
@@ -87,6 +88,11 @@ def _load_weights(folder: Path, device: torch.device, dtype: torch.dtype) -> tor
             f"{folder}: holds no .safetensors weights; pickled ones are never loaded, "
             "save the network again with safe_serialization=True"
         )
+    for file in sorted((*folder.glob("*.safetensors"), *folder.glob("*.json"))):
+        try:
+            refuse_irregular(file)
+        except ValueError as error:
+            raise InputError(f"{file} can't be read: {error}") from None
     try:
         network, report = unet.from_pretrained(
             str(folder),
@@ -98,7 +104,10 @@ def _load_weights(folder: Path, device: torch.device, dtype: torch.dtype) -> tor
         )
         network = network.to(device)
     except Exception as error:
-        raise InputError(f"{folder}: the weights can't be loaded ({reason(error)})") from error
+        raise InputError(
+            f"{folder}: the weights can't be loaded ({type(error).__name__}): they are damaged or "
+            "do not fit config.json, so save the network again"
+        ) from error
     # diffusers fills missing weights with random numbers and goes on
     odd = [key for kind in ("missing_keys", "unexpected_keys") for key in report[kind]]
     if odd:

@@ -7,7 +7,6 @@ object is.
 from __future__ import annotations
 
 import json
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from pint_diffusion.errors import InputError, reason
 from pint_diffusion.grid import NoiseSchedule, SigmaSchedule
 from pint_diffusion.models.preconditioning import Preconditioning
 from pint_diffusion.numerics.prediction import PredictionType
+from pint_diffusion.small_file import read_small_file
 
 PREDICTIONS: dict[str, PredictionType] = {
     "epsilon": "epsilon",
@@ -57,11 +57,14 @@ class Training:
         The attribute with the noise levels, see `pint_diffusion.models.denoiser.schedule_of`.
     preconditioning : Preconditioning, optional
         Wrapper of an EDM network.
+    notes : tuple of str
+        What of the configuration is not taken over.
     """
 
     prediction: PredictionType
     levels: dict[str, Any]
     preconditioning: Preconditioning | None = None
+    notes: tuple[str, ...] = ()
 
 
 def read_network(
@@ -139,13 +142,12 @@ def _read_flow(config: Mapping[str, Any], where: str) -> Training:
             f"{where}: num_train_timesteps is {steps}; give a positive number of steps"
         )
     shift = config.get("shift", 1.0)
-    if shift != 1 or config.get("use_dynamic_shifting"):
-        warnings.warn(
-            f"{where}: its shift of the noise levels ({shift}) is not taken over; name it among "
-            "the settings of the run",
-            stacklevel=4,
-        )
-    return Training("flow", {"training_steps": steps})
+    shifted = shift != 1 or config.get("use_dynamic_shifting")
+    note = (
+        f"{where}: its shift of the noise levels ({shift}) is not taken over; name it among the "
+        "settings of the run"
+    )
+    return Training("flow", {"training_steps": steps}, notes=(note,) if shifted else ())
 
 
 def _read_edm(config: Mapping[str, Any], where: str) -> Training:
@@ -189,14 +191,13 @@ def _read_betas(config: Mapping[str, Any], where: str) -> Training:
         alphas_cumprod = NoiseSchedule(values).alphas_cumprod
     except Exception as error:
         raise InputError(f"{where}: gives no noise schedule ({reason(error)})") from error
-    for key in IGNORED:
-        if config.get(key):
-            warnings.warn(
-                f"{where}: {key} is true, but the steps taken here never clip, so results differ "
-                "from the diffusers pipeline's; set it to false to silence this",
-                stacklevel=4,
-            )
-    return Training(PREDICTIONS[kind], {"alphas_cumprod": alphas_cumprod})
+    notes = [
+        f"{where}: {key} is true, but the steps taken here never clip, so results differ from the "
+        "diffusers pipeline's; set it to false to silence this"
+        for key in IGNORED
+        if config.get(key)
+    ]
+    return Training(PREDICTIONS[kind], {"alphas_cumprod": alphas_cumprod}, notes=tuple(notes))
 
 
 def import_diffusers() -> tuple[Any, Any]:
@@ -220,8 +221,8 @@ def read_json(file: Path) -> dict[str, Any]:
         If the file can't be read, or holds something else.
     """
     try:
-        config = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        config = json.loads(read_small_file(file))
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{file}: can't be read as JSON ({reason(error)})") from error
     if not isinstance(config, dict):
         raise InputError(f"{file}: holds no JSON object; write it again with save_pretrained")

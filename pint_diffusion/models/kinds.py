@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from pint_diffusion.errors import InputError
 from pint_diffusion.models.source import Source
 from pint_diffusion.options import registered
+from pint_diffusion.small_file import read_small_file
 
 if TYPE_CHECKING:
     import torch
@@ -43,7 +44,7 @@ class Checkpoint(Source):
             folder /= "unet"
         whole = folder / "diffusion_pytorch_model.safetensors"
         weights = [whole] if whole.is_file() else [*folder.glob("*-of-*.safetensors")]
-        config = json.loads((folder / "config.json").read_text())
+        config = json.loads(read_small_file(folder / "config.json"))
         edge, channels = config["sample_size"], int(config["in_channels"])
         sides = [int(side) for side in (edge if isinstance(edge, list) else [edge, edge])]
         return sum(file.stat().st_size for file in weights), (channels, *sides)

@@ -17,8 +17,9 @@ from numpy.lib.npyio import NpzFile
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from pint_diffusion.errors import InputError
+from pint_diffusion.errors import InputError, InputWarning
 from pint_diffusion.grid import NoiseSchedule
+from pint_diffusion.memory import refuse_more_than_free
 from pint_diffusion.numerics.prediction import PredictionType
 from pint_diffusion.numerics.sums import folded
 
@@ -164,15 +165,23 @@ def load_mixture(
     InputError
         If the file can't be read or does not describe a mixture.
     """
-    arrays = _read(path)
+    arrays, unknown = _read(path)
     try:
-        return GaussianMixture(**arrays, device=device, dtype=dtype)
+        mixture = GaussianMixture(**arrays, device=device, dtype=dtype)
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
+    if unknown:
+        warnings.warn(
+            f"{path}: does not use the array {' and '.join(unknown)}; known are "
+            f"{', '.join(REQUIRED + OPTIONAL)}",
+            InputWarning,
+            stacklevel=2,
+        )
+    return mixture
 
 
-def _read(path: str | PathLike[str]) -> dict[str, NDArray]:
-    """Return the known arrays of an .npz file; this never unpickles."""
+def _read(path: str | PathLike[str]) -> tuple[dict[str, NDArray], list[str]]:
+    """Return the known arrays of an .npz file, and the names of the others; never unpickles."""
     advice = f"write it with numpy.savez(file, {', '.join(f'{name}=...' for name in REQUIRED)})"
     try:
         file = np.load(path, allow_pickle=False)
@@ -183,6 +192,9 @@ def _read(path: str | PathLike[str]) -> dict[str, NDArray]:
     if not isinstance(file, NpzFile):
         raise InputError(f"{path}: holds a single array and is no .npz file; {advice}")
     with file:
+        if file.zip is not None:  # what little is compressed may be much
+            whole = sum(array.file_size for array in file.zip.infolist())
+            refuse_more_than_free(f"{path}", whole, torch.device("cpu"), "it is no mixture")
         try:  # an array that is read shorter than it was written is not checked by itself
             torn = file.zip is None or file.zip.testzip()
         except Exception as error:
@@ -193,12 +205,6 @@ def _read(path: str | PathLike[str]) -> dict[str, NDArray]:
         if missing:
             raise InputError(f"{path}: lacks the array {' and '.join(missing)}; {advice}")
         unknown = sorted(set(file.files) - set(REQUIRED + OPTIONAL))
-        if unknown:
-            warnings.warn(
-                f"{path}: does not use the array {' and '.join(unknown)}; "
-                f"known are {', '.join(REQUIRED + OPTIONAL)}",
-                stacklevel=3,
-            )
         arrays = {}
         for name in file.files:
             if name in unknown:
@@ -210,7 +216,7 @@ def _read(path: str | PathLike[str]) -> dict[str, NDArray]:
                     f"{path}: the array {name} can't be read ({type(error).__name__}: it is "
                     "damaged or holds Python objects); save it again as plain numbers"
                 ) from None
-        return arrays
+        return arrays, unknown
 
 
 def _real(name: str, values: ArrayLike) -> NDArray[np.float64]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import warnings
 from collections.abc import Mapping
 from math import isfinite
 from typing import Any
@@ -11,8 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pint_diffusion.errors import InputError, reason
+from pint_diffusion.errors import InputError, InputWarning, reason
 from pint_diffusion.grid import SigmaSchedule
+from pint_diffusion.memory import refuse_more_than_free, state_size
 from pint_diffusion.models.diffusers_config import Training, read_network, read_scheduler
 from pint_diffusion.numerics.prediction import PredictionType
 
@@ -77,6 +79,8 @@ class UNetDenoiser:
         self.inputs = dict(inputs or {})
         vars(self).update(training.levels)
         self._try(where)
+        for note in training.notes:  # once nothing is wrong
+            warnings.warn(note, InputWarning, stacklevel=3)
 
     @torch.inference_mode()
     def __call__(
@@ -97,6 +101,12 @@ class UNetDenoiser:
 
     def _try(self, where: str) -> None:
         device, dtype = home_of(self.network)
+        refuse_more_than_free(
+            f"{where}: a call for one sample of shape {self.shape}",
+            state_size(2, self.shape, 4),
+            device or torch.device("cpu"),
+            "check sample_size",
+        )
         try:
             one = torch.zeros((1, *self.shape), device=device, dtype=dtype)
             level = torch.ones(1, device=device)

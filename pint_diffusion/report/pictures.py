@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pint_diffusion.report.figure import new_figure
 from pint_diffusion.report.summary import mean_difference
 from pint_diffusion.store.record import RunRecord
 
@@ -107,9 +108,6 @@ def _columns(record: RunRecord) -> list[tuple[str, NDArray[Any]]]:
 
 def _draw_strip(record: RunRecord, columns: list[tuple[str, NDArray[Any]]], path: Any) -> None:
     """Draw pictures in rows (samples) and columns (iterations), placed to the pixel."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     reference = columns[-1][1]
     apart = 28 if record.sequential is not None else 0
     rows = min(_ROWS, len(record.samples))
@@ -123,8 +121,7 @@ def _draw_strip(record: RunRecord, columns: list[tuple[str, NDArray[Any]]], path
     title, label, gap = 40, 42, 10
     total_x = 2 * gap + len(columns) * (cell + gap) - gap + apart
     total_y = title + rows * (tall + label)
-    figure = Figure(figsize=(total_x / _DPI, total_y / _DPI), dpi=_DPI, facecolor="white")
-    FigureCanvasAgg(figure)
+    figure = new_figure(figsize=(total_x / _DPI, total_y / _DPI), dpi=_DPI, facecolor="white")
     for j, (name, answers) in enumerate(columns):
         is_reference = j == len(columns) - 1
         left = gap + j * (cell + gap) + (cell - wide) // 2 + (apart if is_reference else 0)
@@ -155,16 +152,12 @@ def _draw_points(
     columns: list[tuple[str, NDArray[Any]]], data_range: Sequence[float], path: Any
 ) -> None:
     """Draw one scatter plot or histogram of all samples per column, on common axes."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     clouds = [answers.reshape(len(answers), -1).astype(np.float64) for _, answers in columns]
     plane = clouds[0].shape[1] >= 2
     across = min(5, len(columns))
     down = -(-len(columns) // across)
     size = (2.4 * across, 2.7 * down) if len(columns) > 1 else (5.0, 5.0)
-    figure = Figure(figsize=size, dpi=_DPI, layout="compressed", facecolor="white")
-    FigureCanvasAgg(figure)
+    figure = new_figure(figsize=size, dpi=_DPI, layout="compressed", facecolor="white")
     panels = figure.subplots(down, across, squeeze=False, sharex=True, sharey=True).ravel()
     reference = clouds[-1]
     finite = reference[np.isfinite(reference)]

@@ -92,6 +92,7 @@ class Progress:
             self._bar = tqdm(
                 total=slices * (self._limit + 1),
                 file=self._stream,
+                disable=False,  # whatever the environment says of other bars
                 dynamic_ncols=True,
                 miniters=0,
                 bar_format="{bar:20} {elapsed} {desc}",
@@ -184,7 +185,9 @@ class RoundProgress:
         self._zero = time.perf_counter()
         self._bar: tqdm | None = None
         if self._stream.isatty():
-            self._bar = tqdm(total=steps, file=self._stream, dynamic_ncols=True, unit="step")
+            self._bar = tqdm(
+                total=steps, file=self._stream, disable=False, dynamic_ncols=True, unit="step"
+            )
 
     def boundary(self, n: int, k: int, reached: NDArray[np.floating] | None) -> None:
         """Note that round ``k`` is done, and the points that each sample has behind it, (S,)."""

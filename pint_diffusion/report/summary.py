@@ -258,7 +258,10 @@ def is_resumed(record: RunRecord) -> bool:
 def _how_long_it_took(record: RunRecord) -> list[tuple[str, str]]:
     facts, walk = record.facts, sum(record.facts["fine_evaluations"])
     wall, sequential = float(facts["wall_time"]), facts.get("sequential_wall_time")
-    rows = [("wall time", _seconds(wall))]
+    rows = []
+    if facts.get("start_up_time") is not None:
+        rows.append(("start-up", f"{_seconds(float(facts['start_up_time']))} before the clock"))
+    rows.append(("wall time", _seconds(wall)))
     if facts.get("evaluation_time") is not None:
         rows.append(("one network call", _seconds(float(facts["evaluation_time"])) + " (mean)"))
     parallel = facts["iterates"]

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from pint_diffusion.errors import InputError
 from pint_diffusion.report.summary import MESSAGE_KINDS
+from pint_diffusion.small_file import refuse_no_place_for_file
 from pint_diffusion.store.master import EVENTS, open_master, own_dataset, read_facts
 from pint_diffusion.store.part import read_sealed
 
@@ -44,6 +45,10 @@ def write_trace(folder: Path, path: Path) -> int:
     InputError
         If there is no run, if it left no events, or if a file can't be read or written.
     """
+    try:
+        refuse_no_place_for_file(path)
+    except ValueError as error:
+        raise InputError(f"`trace` {path} can't be written: {error}") from None
     with open_master(folder) as file:
         hosts = read_facts(file)["hosts"]
     segments = read_segments(folder)

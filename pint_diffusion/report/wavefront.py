@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pint_diffusion.report.bound import even_steps
+from pint_diffusion.report.figure import new_figure
 from pint_diffusion.report.summary import MESSAGE_KINDS, bound_text, counts_points
 from pint_diffusion.runtime.events import EVALUATION_KINDS
 from pint_diffusion.store.record import RunRecord
@@ -46,9 +47,6 @@ def draw_wavefront(record: RunRecord, path: str | Path) -> None:
     path : path
         The file to write, ``wavefront.png``.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     ranks, events = max(1, int(record.facts["ranks"])), record.events
     evaluations = events[np.isin(events["kind"], EVALUATION_KINDS)]
     sublane, sublanes = _sublanes(evaluations, ranks)
@@ -56,8 +54,7 @@ def draw_wavefront(record: RunRecord, path: str | Path) -> None:
     if ranks <= 16:
         inches = max(inches, min(0.48 * ranks, 6.0))
     height = inches + _TOP + _BOTTOM
-    figure = Figure(figsize=(_WIDTH, height), dpi=_DPI, facecolor="white")
-    FigureCanvasAgg(figure)
+    figure = new_figure(figsize=(_WIDTH, height), dpi=_DPI, facecolor="white")
     across = 1 - (_LEFT + _RIGHT) / _WIDTH
     axes = figure.add_axes((_LEFT / _WIDTH, _BOTTOM / height, across, inches / height))
     _draw_frame(axes, record, ranks, inches / ranks)

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 from pint_diffusion.errors import InputError
-from pint_diffusion.runtime.world import OnSilence, World, flush, read_launcher
+from pint_diffusion.runtime.launcher import read_launcher
+from pint_diffusion.runtime.world import OnSilence, World, flush
 
 try:
     from mpi4py import MPI

@@ -1,4 +1,4 @@
-"""Who runs: the processes of a run, their hosts and devices, and what the launcher said of them."""
+"""Who runs: the processes of a run, their hosts and devices."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ import os
 import socket
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeAlias, TypeVar
 
 from pint_diffusion.errors import InputError, PintError
+from pint_diffusion.runtime.launcher import read_launcher
 
 if TYPE_CHECKING:
     import torch
@@ -28,39 +29,6 @@ Communicator: TypeAlias = "MPI.Comm | Literal['auto'] | None"
 
 OnSilence = Callable[[str], None]
 """Is told which rank has fallen silent, in a sentence."""
-
-_LAUNCHERS = (
-    # name, size, rank, and a variable without which the first two do not speak of this process
-    ("PMI (MPICH, Intel MPI, srun --mpi=pmi2)", "PMI_SIZE", "PMI_RANK", "PMI_RANK"),
-    ("Open MPI", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_RANK"),
-    ("MVAPICH", "MV2_COMM_WORLD_SIZE", "MV2_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK"),
-    ("srun", "SLURM_STEP_NUM_TASKS", "SLURM_PROCID", "SLURM_STEP_ID"),
-)
-
-
-@dataclass(frozen=True)
-class Launcher:
-    """What a launcher's environment says of this process.
-
-    Attributes
-    ----------
-    name : str
-        Which launcher.
-    size, rank : int
-        How many processes it started, and which of them this one is.
-    """
-
-    name: str
-    size: int
-    rank: int
-
-
-def read_launcher(environment: Mapping[str, str] = os.environ) -> Launcher | None:
-    """Tell who started this process, or None if nobody did; no MPI library is needed."""
-    for name, size, rank, proof in _LAUNCHERS:
-        if proof in environment and environment.get(size, "").isdigit():
-            return Launcher(name, int(environment[size]), int(environment.get(rank, "0")))
-    return None
 
 
 @dataclass(frozen=True)
@@ -164,7 +132,8 @@ class World(ABC):
         for rank, (host, first) in enumerate(self.gather((self.host, error))):
             if first is not None:
                 everywhere = rank == 0 and isinstance(first, InputError)
-                raise type(first)(str(first) if everywhere else f"rank {rank} on {host}: {first}")
+                told = str(first) if everywhere else f"rank {rank} on {host}: {first}"
+                raise type(first)(told) from error
         return result
 
     def host_cores(self) -> int:

@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field, PositiveInt
 
-from pint_diffusion.settings.common import OfNetwork
+from pint_diffusion.settings.network_and_levels import OfNetwork
 from pint_diffusion.settings.reading import CommandSettings
 
 

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field, PositiveInt
 
 from pint_diffusion.methods.method import Sliced
-from pint_diffusion.settings.common import FILES
+from pint_diffusion.settings.flags import FILES
 from pint_diffusion.settings.run import SamplingSettings
 
 

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import argparse
 import re
-import textwrap
-import types
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NoReturn, Union, get_args, get_origin
+from typing import Any, NoReturn, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
 from pint_diffusion.errors import InputError
-from pint_diffusion.options import Options, plain
+from pint_diffusion.options import Options, is_number, kinds_of, number, plain
 
 Chosen = Mapping[str, type[Options]]
 """Class of the method and of the solver, by the name of their setting."""
@@ -24,8 +22,11 @@ GROUPS = (
 )
 """Groups of flags, in the order of help."""
 
-WIDTH = 100
-"""Of help, in characters."""
+NETWORK: dict[str, Any] = {"group": "network"}
+GRID: dict[str, Any] = {"group": "time grid"}
+RUN: dict[str, Any] = {"group": "run"}
+FILES: dict[str, Any] = {"group": "files"}
+"""``json_schema_extra`` of settings: the group in which help lists them."""
 
 
 @dataclass(frozen=True)
@@ -70,9 +71,15 @@ class Flag:
         return str(extra(self.field).get("resume", "same"))
 
     def value(self, text: Any) -> Any:
-        """Turn the text behind a flag into what its type is made of."""
-        listed = any(get_origin(kind) is tuple for kind in kinds_of(self.field.annotation))
-        return text.split(",") if listed and isinstance(text, str) else text
+        """Turn the text behind a flag into what its type is made of: numbers, and lists of them."""
+        if not isinstance(text, str):
+            return text
+        kinds = kinds_of(self.field.annotation)
+        inner = [get_args(kind)[0] for kind in kinds if get_origin(kind) is tuple]
+        if inner:
+            parts = text.split(",")
+            return list(map(number, parts)) if is_number(kinds_of(inner[0])[0]) else parts
+        return number(text) if any(map(is_number, kinds)) else text
 
     def of(self, settings: Options) -> Any:
         """Return its value in settings; None where they have no such option."""
@@ -85,14 +92,6 @@ class Flag:
 def extra(field: FieldInfo) -> Mapping[str, Any]:
     """Return what is said of a field beside its type, default and description."""
     return field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
-
-
-def kinds_of(annotation: Any) -> list[Any]:
-    """Return the members of a union, or the one type that it is."""
-    union = get_origin(annotation) in (Union, types.UnionType)
-    return (
-        [kind for kind in get_args(annotation) if kind is not type(None)] if union else [annotation]
-    )
 
 
 def flags_of(kind: type[Options], chosen: Chosen) -> list[Flag]:
@@ -230,97 +229,6 @@ def command_of(kind: type[Options]) -> str:
     return f"{getattr(kind, 'program', '')} {kind.name}".strip()
 
 
-def as_flags(text: str) -> str:
+def with_flags(text: str) -> str:
     """Write the options in a sentence of the library as flags."""
     return re.sub(r"`([a-z][a-z0-9_]*)`", lambda found: "--" + found[1].replace("_", "-"), text)
-
-
-def help_text(
-    kind: type[Options], chosen: Chosen, registries: Mapping[str, Any], all_: bool
-) -> str:
-    """Render the help of a command.
-
-    Parameters
-    ----------
-    kind : type
-        Settings of the command.
-    chosen : mapping
-        Classes whose options are listed.
-    registries : mapping
-        Where the others are.
-    all_ : bool
-        List the options of all classes.
-    """
-    flags = flags_of(kind, {} if all_ else chosen)
-    for name, registry in registries.items():
-        flags += [flag for one in registry.values() for flag in own_flags(name, one)] * all_
-    places = "".join(f" {flag.name.upper()}" for flag in flags if flag.takes_place)
-    lines = [f"usage: {command_of(kind)}{places} [options]", ""]
-    lines += [(kind.__doc__ or "").strip().splitlines()[0]]
-    groups: dict[str, list[str]] = {}
-    for flag in sorted(flags, key=lambda flag: place_of(flag.group)):
-        groups.setdefault(flag.group, []).extend(entry(flag))
-    groups.setdefault("options", []).extend(wrapped("--help", "print this and end"))
-    if registries:
-        of_all = f"the same, for every {' and '.join(registries)}"
-        groups["options"] += wrapped("--help-all", of_all)
-    alike: dict[tuple[str, ...], list[str]] = {}
-    for group, entries in groups.items():
-        alike.setdefault(tuple(entries), []).append(group)
-    for shown, (first, *others) in alike.items():
-        told = ", ".join([first, *(group.split(maxsplit=1)[1] for group in others)])
-        lines += ["", *textwrap.wrap(f"{told}:", WIDTH), *shown]
-    return "\n".join(lines) + "\n"
-
-
-def entry(flag: Flag) -> list[str]:
-    """Return the lines of a flag in a help text."""
-    default = default_text(flag)
-    if flag.takes_place:
-        head = flag.name.upper()
-    elif flag.is_switch:
-        head, default = flag.dashed, ""
-        if flag.field.default:
-            head, default = f"--[no-]{flag.dashed[2:]}", "yes"
-    else:
-        head = f"{flag.dashed} {form(flag.field.annotation)}"
-    shown = f" (default: {default})" if default else ""
-    return wrapped(head, (flag.field.description or "") + shown)
-
-
-def wrapped(head: str, text: str) -> list[str]:
-    """Return an indented head, and its text in a column beside or below it."""
-    first = f"  {head}"
-    lines = textwrap.wrap(text, WIDTH - 26)
-    if len(first) <= 24 and lines:
-        return [f"{first:<26}{lines[0]}", *(" " * 26 + line for line in lines[1:])]
-    return [first, *(" " * 26 + line for line in lines)]
-
-
-def default_text(flag: Flag) -> str:
-    """Return the default of a flag as one writes it; empty if there is none."""
-    value = flag.field.get_default(call_default_factory=True)
-    if isinstance(value, Options):
-        return value.name
-    if isinstance(value, tuple):
-        return ",".join(map(str, value))
-    if value is None or flag.field.is_required():
-        return ""
-    return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def form(annotation: Any) -> str:
-    """Return how a value of a type is written."""
-    names = {int: "N", float: "X", str: "NAME"}
-    shown: list[str] = []
-    for kind in kinds_of(annotation):
-        if get_origin(kind) is Literal:
-            shown += map(str, get_args(kind))
-        elif get_origin(kind) is tuple:
-            shown.append(f"{form(get_args(kind)[0])},...")
-        elif isinstance(kind, type) and kind.__name__.endswith("Path"):
-            shown.append("PATH")
-        else:
-            inner = get_args(kind)[0] if get_origin(kind) else kind
-            shown.append(names.get(inner, "NAME"))
-    return "|".join(dict.fromkeys(shown))

@@ -7,8 +7,11 @@ from typing import ClassVar, Literal
 
 from pydantic import Field, PositiveInt
 
+from pint_diffusion.build.time_grid import MOST_STEPS
 from pint_diffusion.errors import InputError
-from pint_diffusion.settings.common import FILES, GRID, OfNetwork, OfSpacing, SpacingName
+from pint_diffusion.grid.file import MOST_LEVELS
+from pint_diffusion.settings.flags import FILES, GRID
+from pint_diffusion.settings.network_and_levels import OfNetwork, OfSpacing, SpacingName
 
 
 class GridSettings(OfNetwork, OfSpacing):
@@ -20,7 +23,7 @@ class GridSettings(OfNetwork, OfSpacing):
         description="grid file to write, YAML", json_schema_extra=FILES | {"by_place": True}
     )
     steps: PositiveInt = Field(
-        20, le=1_000_000, json_schema_extra=GRID, description="steps N from noise to data"
+        20, lt=MOST_LEVELS, json_schema_extra=GRID, description="steps N from noise to data"
     )
     spacing: Literal["gits", SpacingName] = Field(
         "gits",
@@ -28,7 +31,7 @@ class GridSettings(OfNetwork, OfSpacing):
         description="where the levels lie; gits: chosen out of a teacher walk's",
     )
     teacher_steps: PositiveInt = Field(
-        60, le=1_000_000, json_schema_extra=GRID, description="steps of the teacher walk of gits"
+        60, le=MOST_STEPS, json_schema_extra=GRID, description="steps of the teacher walk of gits"
     )
     teacher_spacing: SpacingName = Field(
         "karras", json_schema_extra=GRID, description="where the levels of the teacher walk lie"

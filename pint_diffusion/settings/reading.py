@@ -6,14 +6,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
-import yaml
 from pydantic import Field
 
 from pint_diffusion.errors import InputError
-from pint_diffusion.options import Options, plain
-from pint_diffusion.settings import flags
+from pint_diffusion.options import FREE, NEW, Options, plain
+from pint_diffusion.settings import flags, help
+from pint_diffusion.small_file import read_small_file
+from pint_diffusion.yaml_text import Yaml, dump_yaml, parse_yaml
 
 Parsed = TypeVar("Parsed", bound="CommandSettings")
+
+OF_READING: dict[str, Any] = {"group": "options", "of_reading": True}
+"""``json_schema_extra`` of what says how settings are read, and is none of them."""
 
 
 class CommandSettings(Options):
@@ -47,7 +51,7 @@ class CommandSettings(Options):
 
     def to_yaml(self) -> str:
         """Every setting as YAML, to be read back by ``--config``."""
-        return yaml.safe_dump(self.told(), sort_keys=False)
+        return dump_yaml(self.told())
 
     @classmethod
     def chosen(cls, flat: Mapping[str, Any], base: Mapping[str, Any]) -> dict[str, type[Options]]:
@@ -97,12 +101,12 @@ class FromFile(CommandSettings):
     config: Path | None = Field(
         None,
         description="YAML file with any of these settings",
-        json_schema_extra={"group": "options", "resume": "new", "of_reading": True},
+        json_schema_extra=OF_READING | NEW,
     )
     print_config: bool = Field(
         False,
         description="print the settings as YAML and end",
-        json_schema_extra={"group": "options", "resume": "free", "of_reading": True},
+        json_schema_extra=OF_READING | FREE,
     )
 
 
@@ -115,15 +119,35 @@ def parse(kind: type[Parsed], arguments: Sequence[str]) -> Parsed:
         One sentence about the first thing that is wrong.
     """
     first, _ = flags.read(first_flags(kind, "config"), arguments)
-    base = read_yaml(Path(first["config"]), kind) if "config" in first else {}
+    file = read_config(Path(first["config"]), kind) if "config" in first else Yaml({}, {})
     flat: dict[str, Any] = {}
     try:
-        flat = read_flat(kind, arguments, base)
-        return kind.from_flat(base, **flat)
+        flat = read_flat(kind, arguments, file.values)
+        return kind.from_flat(file.values, **flat)
     except InputError as error:
-        if base and error.field not in flat:
-            raise InputError(f"`config` {first['config']}: {error}") from None
-        raise
+        if error.field in by_place(kind):
+            raise InputError(str(error).replace(f"`{error.field}`", error.field.upper())) from error
+        line = None if error.field in flat else line_of(file, error.field, kind.choices)
+        if line is None:
+            raise
+        raise InputError(f"`config` {first['config']}, line {line}: {error}") from error
+
+
+def by_place(kind: type[CommandSettings]) -> list[str]:
+    """Return the names of the settings that are given by their place, without a flag."""
+    return [flag.name for flag in flags.flags_of(kind, {}) if flag.takes_place]
+
+
+def line_of(file: Yaml, field: str | None, choices: Mapping[str, Any]) -> int | None:
+    """Return the line of an option, called as in an error; None if it is not there.
+
+    Options of what is chosen have their own name there, and those of other objects a prefix.
+    """
+    own = {path: path[-1] if len(path) > 2 or path[0] in choices else "" for path in file.lines}
+    for path, line in file.lines.items():
+        if field in ("_".join(path), own[path]):
+            return line
+    return None
 
 
 def first_flags(kind: type[CommandSettings], *more: str) -> list[flags.Flag]:
@@ -159,10 +183,10 @@ def help_of(kind: type[CommandSettings], arguments: Sequence[str]) -> str:
     """Render the help of a command, for the method and the solver that the arguments choose."""
     wanted = [one for one in arguments if one not in ("-h", "--help", "--help-all")]
     chosen = kind.chosen(flags.read(first_flags(kind), wanted)[0], {})
-    return flags.help_text(kind, chosen, kind.choices, "--help-all" in arguments)
+    return help.help_text(kind, chosen, kind.choices, "--help-all" in arguments)
 
 
-def read_yaml(path: Path, kind: type[CommandSettings]) -> dict[str, Any]:
+def read_config(path: Path, kind: type[CommandSettings]) -> Yaml:
     """Read a YAML file of settings.
 
     Raises
@@ -171,17 +195,17 @@ def read_yaml(path: Path, kind: type[CommandSettings]) -> dict[str, Any]:
         If the file can't be read or holds anything but known settings.
     """
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-        reason = " ".join(str(error).split())
-        raise InputError(f"`config` {path} can't be read: {reason}") from None
-    if not isinstance(values, dict):
+        file = parse_yaml(read_small_file(path))
+    except ValueError as error:
+        raise InputError(f"`config` {path} can't be read: {error}") from None
+    if not isinstance(file.values, dict):
         raise InputError(f"`config` {path} must hold lines like 'steps: 64'")
     fields = kind.model_fields
     known = [name for name in kind.stated() if not flags.extra(fields[name]).get("of_reading")]
-    unknown = [key for key in values if key not in known]
-    if unknown:
-        raise InputError(
-            f"`config` {path} has an unknown key {unknown[0]!r}; known are {', '.join(known)}"
-        )
-    return values
+    for key in file.values:
+        if key not in known:
+            raise InputError(
+                f"`config` {path}, line {file.lines[key,]}: unknown key {key!r}; known are "
+                f"{', '.join(known)}"
+            )
+    return file

@@ -8,16 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeAlias
 from pydantic import BeforeValidator, Field, PositiveInt
 
 from pint_diffusion.build.coarse import Coarse
+from pint_diffusion.build.time_grid import MOST_STEPS
 from pint_diffusion.errors import InputError
 from pint_diffusion.methods import METHODS, AnyMethod, Parareal
-from pint_diffusion.options import FREE
+from pint_diffusion.options import FREE, NEW
 from pint_diffusion.runtime.device import Attention
 from pint_diffusion.runtime.world import WORLDS
-from pint_diffusion.settings.common import (
-    FILES,
-    GRID,
-    NEW,
-    RUN,
+from pint_diffusion.settings.flags import FILES, GRID, RUN
+from pint_diffusion.settings.network_and_levels import (
     SPACING_OPTIONS,
     OfNetwork,
     OfSpacing,
@@ -35,16 +33,9 @@ else:
     TransportName = Literal[TRANSPORTS]
 
 
-def no_boolean(value: Any) -> Any:
-    """Take what YAML makes of a bare off: false."""
-    if value is True:
-        raise ValueError("'auto', 'off' or a number of evaluations")
-    return "off" if value is False else value
-
-
 def off(value: Any) -> Any:
-    """Take off for None, as it is written, or as YAML makes it: false."""
-    return None if value is False or value == "off" else value
+    """Take off for None."""
+    return None if value == "off" else value
 
 
 class SamplingSettings(OfNetwork, OfSpacing, FromFile):
@@ -53,7 +44,7 @@ class SamplingSettings(OfNetwork, OfSpacing, FromFile):
     choices: ClassVar[dict[str, Any]] = {"solver": SOLVERS}
 
     steps: PositiveInt = Field(
-        64, le=1_000_000, json_schema_extra=GRID, description="fine steps N from noise to data"
+        64, le=MOST_STEPS, json_schema_extra=GRID, description="fine steps N from noise to data"
     )
     spacing: SpacingName = Field(
         "trailing", json_schema_extra=GRID, description="where the noise levels of the steps lie"
@@ -72,7 +63,7 @@ class SamplingSettings(OfNetwork, OfSpacing, FromFile):
     coarse: Coarse = Field(Coarse(), json_schema_extra={"group": "coarse solves"})
     corrector: Corrector = Field(Corrector(), json_schema_extra={"group": "corrector"})
     samples: PositiveInt = Field(16, json_schema_extra=RUN, description="samples S drawn at once")
-    batching: Annotated[Literal["auto", "off"] | PositiveInt, BeforeValidator(no_boolean)] = Field(
+    batching: Literal["auto", "off"] | PositiveInt = Field(
         "auto",
         json_schema_extra=RUN | FREE,
         description="evaluations in one network call: all that are ready, one (same bits on any "

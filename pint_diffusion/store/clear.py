@@ -10,6 +10,7 @@ from pint_diffusion.store.lock import LOCK, FolderLock
 from pint_diffusion.store.manifest import MANIFEST
 from pint_diffusion.store.master import MASTER
 from pint_diffusion.store.part import FOLDER
+from pint_diffusion.store.place import refuse_no_folder
 from pint_diffusion.store.reserve import RESERVE
 
 STREAM = "stream"
@@ -38,6 +39,7 @@ def clear_folder(folder: Path, force: bool) -> FolderLock:
     InputError
         If it can't be written, if a job writes there or, without ``force``, if it holds anything.
     """
+    refuse_no_folder(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with contextlib.ExitStack() as undo:

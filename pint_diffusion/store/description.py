@@ -91,6 +91,7 @@ def figures(run: Run) -> dict[str, Any]:
     names = (
         *("evaluations", "evaluations_wasted", "evaluations_deep", "calls_deep"),
         *("network_calls", "evaluation_time", "wall_time", "sequential_wall_time"),
+        "start_up_time",
     )
     counted = {name: getattr(run, name) for name in names if getattr(run, name) is not None}
     return counted | {

@@ -13,7 +13,6 @@ from typing import Any
 
 import h5py
 import numpy as np
-import yaml
 from numpy.typing import NDArray
 
 from pint_diffusion.errors import InputError, StoreError
@@ -29,6 +28,7 @@ from pint_diffusion.store.part import (
     seal,
 )
 from pint_diffusion.store.record import RunRecord
+from pint_diffusion.yaml_text import parse_yaml
 
 MASTER = "run.h5"
 FORMAT = 3
@@ -55,6 +55,7 @@ _OPTIONAL: dict[str, Any] = {
     **dict.fromkeys(("converged", "exact"), bool),
     "precision": str,
     **dict.fromkeys(("wall_time", "evaluation_time", "sequential_wall_time"), _NUMBER),
+    "start_up_time": _NUMBER,
     "cores_per_rank": _NUMBER,
 }
 _LISTS: dict[str, Any] = {
@@ -254,7 +255,7 @@ def read_settings(facts: Mapping[str, Any]) -> dict[str, Any]:
     ValueError
         If it holds no settings, or wrong ones.
     """
-    config = yaml.safe_load(facts["config"])
+    config = parse_yaml(facts["config"]).values
     if not isinstance(config, dict) or not config.keys() <= Settings.model_fields.keys():
         raise ValueError("its attribute config holds no settings")
     for name in ("method", "solver"):

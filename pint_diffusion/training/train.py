@@ -26,7 +26,7 @@ from tqdm import tqdm
 
 from pint_diffusion.errors import InputError
 from pint_diffusion.grid import NoiseSchedule
-from pint_diffusion.settings.flags import as_flags
+from pint_diffusion.settings.flags import with_flags
 from pint_diffusion.settings.reading import CommandSettings, help_of, parse
 
 PREDICTION = "v_prediction"
@@ -206,5 +206,5 @@ if __name__ == "__main__":
     try:
         train(parse(Training, sys.argv[1:]))
     except InputError as error:
-        print(f"error: {as_flags(str(error))}", file=sys.stderr)
+        print(f"error: {with_flags(str(error))}", file=sys.stderr)
         sys.exit(error.exit_code)

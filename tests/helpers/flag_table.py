@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from pint_diffusion.settings import flags
+from pint_diffusion.settings.help import default_text, flags_of_all, form
 from pint_diffusion.settings.run import Settings
 
 PAGE = Path(__file__).parents[2] / "docs" / "running.md"
@@ -16,14 +17,12 @@ BEGIN, END = "### options\n", "## YAML\n"
 
 def tables() -> str:
     """Write a section for every group; classes with the same options share one."""
-    known = flags.flags_of(Settings, {})
-    for name, registry in Settings.choices.items():
-        known += [flag for kind in registry.values() for flag in flags.own_flags(name, kind)]
+    known = [*flags.flags_of(Settings, {}), *flags_of_all(Settings.choices)]
     rows: dict[str, list[str]] = {}
     for flag in sorted(known, key=lambda flag: flags.place_of(flag.group)):
-        form = "" if flag.is_switch else flags.form(flag.field.annotation)
-        values = ", ".join(f"`{one}`" for one in form.split("|")) if form else "switch"
-        default = flags.default_text(flag) or "none"
+        written = "" if flag.is_switch else form(flag.field.annotation)
+        values = ", ".join(f"`{one}`" for one in written.split("|")) if written else "switch"
+        default = default_text(flag) or "none"
         default = {"True": "yes", "False": "no"}.get(default, default)
         cells = f"`{flag.dashed}`", values, default, flag.field.description
         rows.setdefault(flag.group, []).append(f"| {' | '.join(map(str, cells))} |")

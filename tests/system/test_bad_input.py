@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import socket
+import zipfile
 from pathlib import Path
 
 import h5py
@@ -11,6 +14,7 @@ import torch
 from helpers import networks
 from helpers.launch import launch
 
+import pint_diffusion as pd
 from pint_diffusion.commands.cli import main
 
 
@@ -25,6 +29,62 @@ def mixture(folder, name="m.npz", **changes):
 def factory(folder, body):
     (folder / "net.py").write_text(f"def make(device, dtype):\n    {body}\n")
     return f"{folder / 'net.py'}:make"
+
+
+def large_network(folder, shape):
+    """A network that would be called, if its states did not take more memory than there is."""
+    made = "__import__('types').SimpleNamespace"
+    facts = f"shape={shape}, prediction='flow', data_range=(-1, 1)"
+    return factory(folder, f"return type('Large', ({made},), {{'__call__': None}})({facts})")
+
+
+def packed(folder):
+    """A mixture whose arrays are said to be larger than any memory."""
+    path = folder / "packed.npz"
+    mixture(folder, "packed.npz")
+    content = bytearray(path.read_bytes())
+    with zipfile.ZipFile(path) as file:
+        sizes = [one.file_size for one in file.infolist()]
+    at = content.index(b"PK\1\2")
+    assert content[at + 24 : at + 28] == sizes[0].to_bytes(4, "little")
+    # the true size is in the extra field of large files
+    name = int.from_bytes(content[at + 28 : at + 30], "little")
+    extra = (1).to_bytes(2, "little") + (8).to_bytes(2, "little") + (10**15).to_bytes(8, "little")
+    content[at + 24 : at + 28] = b"\xff" * 4
+    content[at + 30 : at + 32] = len(extra).to_bytes(2, "little")
+    content[at + 46 + name : at + 46 + name] = extra
+    end = content.index(b"PK\5\6")
+    size = int.from_bytes(content[end + 12 : end + 16], "little") + len(extra)
+    content[end + 12 : end + 16] = size.to_bytes(4, "little")
+    path.write_bytes(content)
+    return f"gmm:{path}"
+
+
+def config(text):
+    """The flag for a YAML file with a text."""
+    return lambda f: [(f / "c.yaml").write_text(text)] and ["--config", f / "c.yaml"]
+
+
+def special(flag, kind):
+    """A flag with what is no regular file."""
+
+    def arguments(f):
+        path = f / "special"
+        if kind == "pipe":
+            os.mkfifo(path)
+        elif kind == "socket":
+            here = os.getcwd()
+            os.chdir(f)  # the name of a socket is short
+            with socket.socket(socket.AF_UNIX) as one:
+                one.bind("special")
+            os.chdir(here)
+        elif kind == "folder":
+            path.mkdir()
+        else:
+            path = kind
+        return [flag, path]
+
+    return arguments
 
 
 CASES = {
@@ -94,6 +154,85 @@ CASES = {
         lambda f: [(f / "c.yaml").write_text("steps: many\n")] and ["--config", f / "c.yaml"],
         "steps",
     ),
+    "a device as config": (special("--config", "/dev/zero"), "it is a device, and must be a file"),
+    "a named pipe as config": (special("--config", "pipe"), "it is a named pipe, and must be"),
+    "a socket as config": (special("--config", "socket"), "it is a socket, and must be a file"),
+    "a folder as config": (special("--config", "folder"), "it is a folder, and must be a file"),
+    "a named pipe as grid": (special("--grid", "pipe"), "it is a named pipe, and must be a file"),
+    "a device as grid": (special("--grid", "/dev/zero"), "it is a device, and must be a file"),
+    "a named pipe as a mixture": (
+        lambda f: [os.mkfifo(f / "pipe")] and ["--model", f"gmm:{f}/pipe"], "no such file"
+    ),
+    "a named pipe as a solver": (
+        lambda f: [os.mkfifo(f / "pipe.py")] and ["--solver", f"{f}/pipe.py:Mine"],
+        "it is a named pipe, and must be a file",
+    ),
+    "a config beyond what is read": (config("# " + "x" * 16_000_000), "more than 16 MB"),
+    "a grid beyond what is read": (
+        lambda f: [(f / "g.yaml").write_text("# " + "x" * 16_000_000)]
+        and ["--grid", f / "g.yaml"],
+        "more than 16 MB",
+    ),
+    "YAML of aliases": (
+        config("a: &a [1, 1]\nb: &b [*a, *a, *a]\nbounds: [*b, *b]\n"), "line 2: the alias *a"
+    ),
+    "YAML that is nested deeply": (config("bounds: " + "[" * 100_000), "line 1: it is nested in"),
+    "YAML with a tag": (config("steps: 4\nseed: !!python/name:os.system\n"), "line 2: the tag"),
+    "yes for a number": (config("seed: 1\nsteps: yes\n"), "c.yaml, line 2: --steps is 'yes'"),
+    "true for a number": (
+        config("method:\n  name: parareal\n  slices: true\n"),
+        "c.yaml, line 3: --slices is True, but must be a valid integer",
+    ),
+    "text for a number": (config('steps: "6"\n'), "line 1: --steps is '6', but must be a valid"),
+    "a fraction for a whole number": (config("steps: 6.0\n"), "line 1: --steps is 6.0, but must"),
+    "a leading zero": (config("steps: 010\n"), "line 1: --steps is '010', but must be a valid"),
+    "true among numbers": (config("labels: [0, true]\n"), "line 1: --labels is [0, True], but"),
+    "true for a coarse number": (
+        config("coarse: {steps: true}\n"), "line 1: --coarse-steps is True, but must be"
+    ),
+    "a number for a boolean": (config("warmup: 1\n"), "line 1: --warmup is 1, but must be"),
+    "a key twice": (
+        config("steps: 6\nseed: 1\nsteps: 7\n"), "line 3: 'steps' is there twice, first in line 1"
+    ),
+    "a key twice inside": (
+        config("coarse:\n  steps: 1\n  steps: 2\n"), "line 3: 'steps' is there twice, first in"
+    ),
+    "a grid with a key twice": (
+        lambda f: [(f / "g.yaml").write_text("t: [900, 20]\nt: [900, 20, 3]\n")]
+        and ["--grid", f / "g.yaml"],
+        "line 2: 't' is there twice",
+    ),
+    "a grid with yes": (
+        lambda f: [(f / "g.yaml").write_text("t: [900, yes, 3]\n")] and ["--grid", f / "g.yaml"],
+        "has 'yes' under t, which is no number",
+    ),
+    "a network beyond the memory": (
+        lambda f: ["--model", large_network(f, (10**6, 10**6)), "--samples", 2],
+        "--samples 2 of shape (1000000, 1000000) needs at least",
+    ),
+    "a window beyond the memory": (
+        lambda f: [
+            *("--model", large_network(f, (10**7,)), "--samples", 10_000, "--steps", 100),
+            *("--method", "window", "--window", 100),
+        ],
+        "are free on",
+    ),
+    "more samples than fit": (lambda f: ["--samples", 10**14], "PB; "),
+    "more corrections than fit": (
+        lambda f: ["--method", "piadm", "--corrector-steps", 10**9, "--solver", "ou_ode"],
+        "--corrector-steps 1000000000 makes",
+    ),
+    "a mixture that unpacks into more than there is": (
+        lambda f: ["--model", packed(f)], "packed.npz needs at least 1 PB"
+    ),
+    "an output that is a file": (
+        lambda f: [(f / "file").write_text("")] and ["--out", f / "file"], "file is a file: give"
+    ),
+    "an output that is a named pipe": (special("--out", "pipe"), "is a named pipe: give another"),
+    "a name of no file": (lambda f: ["--out", "a\0b"], "--out is 'a\\x00b', which no file"),
+    "a name that is too long": (lambda f: ["--out", "x" * 300], "names of at most 255 bytes"),
+    "a name of two lines": (lambda f: ["--model", "one\ntwo"], "one\\ntwo"),
+    "a number of 5000 digits": (lambda f: ["--samples", "9" * 5000], "--samples is"),
     "an option of another method": (
         lambda f: ["--window", 4],
         "--window is an option of the methods paradigms, parataa and window, and the method is",
@@ -177,7 +316,7 @@ CASES = {
     "a method without a name in YAML": (
         lambda f: [(f / "c.yaml").write_text("method: {window: 4}\n")]
         and ["--config", f / "c.yaml"],
-        "c.yaml: --method is {'window': 4}, but must be a name",
+        "c.yaml, line 1: --method is {'window': 4}, but must be a name",
     ),
     "a flow that starts where sigma is infinite": (
         lambda f: [
@@ -339,6 +478,111 @@ def test_a_folder_that_ranks_do_not_share_is_refused_and_the_master_says_so(tmp_
     with h5py.File(tmp_path / "run" / "run.h5") as run:
         assert run.attrs["status"].startswith("failed: rank 1 on ")
     assert not (tmp_path / "run" / "reserve").exists()
+
+
+GARBAGE = {
+    "a rank that is no number": {"PMI_RANK": "abc", "PMI_SIZE": "4"},
+    "a rank alone": {"PMI_RANK": "abc"},
+    "a size below 0": {"PMI_RANK": "0", "PMI_SIZE": "-1"},
+    "a size of 0": {"PMI_RANK": "0", "PMI_SIZE": "0"},
+    "a rank of others": {"OMPI_COMM_WORLD_RANK": "4", "OMPI_COMM_WORLD_SIZE": "4"},
+    "a digit that is no figure": {"MV2_COMM_WORLD_RANK": "0", "MV2_COMM_WORLD_SIZE": "\u00b2"},
+    "a task that is no number": {"SLURM_PROCID": "zz"},
+    "a number of tasks that is empty": {"SLURM_STEP_NUM_TASKS": "", "SLURM_STEP_ID": "0"},
+    "threads that are no number": {"OMP_NUM_THREADS": "abc"},
+    "no threads": {"OMP_NUM_THREADS": "4,0"},
+}
+
+
+@pytest.mark.parametrize("command", ["sample", "check", "inspect"])
+@pytest.mark.parametrize("case", GARBAGE)
+def test_garbage_in_the_environment_is_one_sentence(tmp_path, capfd, case, command):
+    out = ["--out", str(tmp_path / "out")] if command != "inspect" else [str(tmp_path)]
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in GARBAGE[case].items():
+            patch.setenv(name, value)
+        code = main([command, *out])
+    lines = capfd.readouterr().err.splitlines()
+    assert code == 2
+    assert len(lines) == (case != "a rank of others"), lines
+    if lines:
+        assert any(f"variable {name} is" in lines[0] for name in GARBAGE[case])
+    assert not (tmp_path / "out").exists()
+
+
+def test_garbage_in_the_environment_of_four_ranks_is_said_once(tmp_path):
+    act = (
+        "import os, sys; from pint_diffusion.commands.cli import main; "
+        "os.environ['PMI_RANK'] = 'abc'; sys.exit(main(['sample', *sys.argv[1:]]))"
+    )
+    given = ["--model", mixture(tmp_path), "--out", tmp_path / "out"]
+    ended = launch(*given, ranks=4, program=["-c", act])
+    assert ended.code == 2, ended
+    assert ended.err.count("\n") == ended.err.count("PMI_RANK is 'abc'") == 1, ended.err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("ranks", [1, 4])
+def test_pictures_are_drawn_whatever_backend_the_environment_names(tmp_path, ranks):
+    given = ["--model", mixture(tmp_path), "--steps", 6, "--samples", 2, "--slices", 4]
+    nonsense = {"MPLBACKEND": "nonsense"}
+    out = tmp_path / "out"
+    ended = launch("sample", *given, "--out", out, ranks=ranks, environment=nonsense)
+    assert ended.code == 0, ended
+    for name in ("samples", "refinement", "wavefront"):
+        assert (out / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_known_backend_stays_that_of_the_program():
+    act = (
+        "from pint_diffusion.report.figure import new_figure; new_figure(); "
+        "import matplotlib, os; print(matplotlib.get_backend(), os.environ['MPLBACKEND'])"
+    )
+    ended = launch(program=["-c", act], environment={"MPLBACKEND": "svg"})
+    assert ended.out.split() == ["svg", "svg"], ended
+
+
+@pytest.mark.parametrize("below", ["", "/run"])
+def test_check_and_every_other_command_refuse_a_file_as_folder_in_the_same_sentence(
+    tmp_path, capfd, below
+):
+    model = mixture(tmp_path)
+    (tmp_path / "file").write_text("")
+    out = f"{tmp_path}/file{below}"
+    run = ["--model", model, "--steps", "4", "--samples", "1"]
+    assert main(["sample", *run, "--out", str(tmp_path / "good")]) == 0
+    said = {}
+    for command, given in {
+        "sample": [*run, "--out", out],
+        "compare": [*run, "--out", out],
+        "export": [str(tmp_path / "good"), "--out", out],
+    }.items():
+        capfd.readouterr()
+        assert main([command, *given]) == 2
+        said[command] = capfd.readouterr().err.removeprefix("pint-diffusion: error: ").rstrip()
+    assert len(set(said.values())) == 1, said
+    assert main(["check", "--out", out]) == 2
+    table = capfd.readouterr().out
+    row = next(line for line in table.splitlines() if line.startswith("fail  --out"))
+    advice = table.splitlines()[table.splitlines().index(row) + 1]
+    found = row.removeprefix("fail  --out").strip()
+    assert f"{found}: {advice.removeprefix('->').strip().removeprefix('-> ')}" == said["sample"]
+    assert table.rstrip().endswith("wrong: 1")
+
+
+def test_a_network_beyond_the_memory_is_refused_to_the_library_too():
+    class Large:
+        shape, prediction, data_range = (10**6, 10**6), "flow", (-1.0, 1.0)
+
+        def __call__(self, x, t, alpha_bar):
+            raise AssertionError("it is never called")
+
+    with pytest.raises(pd.InputError, match="shape \\(1000000, 1000000\\) needs at least") as error:
+        pd.sample(Large(), steps=4, comm=None)
+    assert error.value.field == "samples"
+    Large.shape = (3,)
+    with pytest.raises(pd.InputError, match="`steps` 1000001 makes"):
+        pd.sample(Large(), steps=1_000_001, comm=None)
 
 
 def test_help_is_printed_once():

@@ -11,13 +11,14 @@ import pytest
 import torch
 from helpers.launch import launch
 
+from pint_diffusion.build.sizes import MORE_STATES
 from pint_diffusion.commands.check import clocks, command, files, gpu_aware, messages
 from pint_diffusion.commands.check.command import check, load
 from pint_diffusion.commands.check.facts import Facts, Network, collect
 from pint_diffusion.commands.check.finding import Finding, table
 from pint_diffusion.commands.check.quick import held_of, judge, quick_check, refuse_or_warn
-from pint_diffusion.commands.check.sizes import MORE_STATES, free_memory
 from pint_diffusion.errors import InputError
+from pint_diffusion.memory import free_memory
 from pint_diffusion.models import peek
 from pint_diffusion.runtime import talk
 from pint_diffusion.runtime.talk import Silence, Talk

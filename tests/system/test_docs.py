@@ -17,13 +17,14 @@ import pytest
 from helpers import flag_table
 from helpers.launch import launch
 
-from pint_diffusion.commands.cli import Export, Inspect
 from pint_diffusion.grid import even_bounds
 from pint_diffusion.report.bound import dataflow_bound
 from pint_diffusion.runtime.events import EVALUATION_KINDS, EVENT_DTYPE
 from pint_diffusion.settings.check import Check
 from pint_diffusion.settings.compare import Compare
+from pint_diffusion.settings.export import Export
 from pint_diffusion.settings.grid import GridSettings
+from pint_diffusion.settings.inspect import Inspect
 from pint_diffusion.settings.reading import read_flat
 from pint_diffusion.settings.run import Settings
 from pint_diffusion.solvers import SOLVERS

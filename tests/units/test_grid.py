@@ -44,7 +44,7 @@ from pint_diffusion.methods import PIADM
 from pint_diffusion.methods.method import Sliced
 from pint_diffusion.models.mixture import GaussianMixture
 from pint_diffusion.runtime.evaluator import Evaluator
-from pint_diffusion.settings.flags import as_flags
+from pint_diffusion.settings.flags import with_flags
 from pint_diffusion.settings.grid import GridSettings
 from pint_diffusion.settings.reading import parse
 from pint_diffusion.settings.run import Settings
@@ -639,7 +639,7 @@ def test_settings_of_a_grid_that_do_not_fit_are_one_sentence(flags, named, tmp_p
     with pytest.raises(InputError) as error:
         grid_of(parse(Settings, flags), DDPM, 2)
     one_sentence(error)
-    assert named in as_flags(str(error.value))
+    assert named in with_flags(str(error.value))
 
 
 # --- GITS ----------------------------------------------------------------------------------------

@@ -116,11 +116,11 @@ def test_a_flag_goes_over_the_file_and_another_method_drops_its_options(tmp_path
 
 def test_what_is_wrong_in_the_file_is_said_of_the_file(tmp_path):
     file = tmp_path / "c.yaml"
-    file.write_text("method: {name: window, window: 0}\nsamples: 3\n")
-    with pytest.raises(InputError, match=r"`config` .*c.yaml: `window` is 0") as error:
+    file.write_text("samples: 3\nmethod: {name: window, window: 0}\n")
+    with pytest.raises(InputError, match=r"`config` .*c.yaml, line 2: `window` is 0") as error:
         parse(Settings, ["--config", str(file)])
     assert error.value.field == "config"
-    with pytest.raises(InputError, match=r"^`samples` is '0'"):
+    with pytest.raises(InputError, match=r"^`samples` is 0"):
         parse(Settings, ["--config", str(file), "--samples", "0", "--window", "3"])
 
 
@@ -284,7 +284,7 @@ def test_the_command_prints_what_the_library_logs_and_takes_its_handler_away(
 
 def test_options_in_a_sentence_become_flags():
     assert (
-        flags.as_flags("`noise_tolerance` and `x0` of `A`") == "--noise-tolerance and --x0 of `A`"
+        flags.with_flags("`noise_tolerance` and `x0` of `A`") == "--noise-tolerance and --x0 of `A`"
     )
 
 

@@ -11,8 +11,9 @@ from helpers.runs import run, run_alone
 
 from pint_diffusion.errors import InputError, TransportError
 from pint_diffusion.runtime.events import EventLog
+from pint_diffusion.runtime.launcher import read_launcher
 from pint_diffusion.runtime.transports.watchdog import Watchdog
-from pint_diffusion.runtime.world import LocalWorld, open_world, read_launcher, world_of
+from pint_diffusion.runtime.world import LocalWorld, open_world, world_of
 
 RUN = {"steps": 12, "slices": 8, "samples": 2, "tolerance": 0, "batching": "off"}
 CPU = torch.device("cpu")

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import math
 import os
-import sys
 import time
 from collections.abc import Callable, Iterator
-from importlib import metadata
 from pathlib import Path
 
+from pint_diffusion.build.sizes import MORE_STATES
 from pint_diffusion.commands.check.clocks import clocks
 from pint_diffusion.commands.check.facts import Facts, Network, collect, first_line
 from pint_diffusion.commands.check.files import files
@@ -18,16 +17,17 @@ from pint_diffusion.commands.check.gpu_aware import gpu_aware
 from pint_diffusion.commands.check.launcher import library
 from pint_diffusion.commands.check.messages import overlap, speed
 from pint_diffusion.commands.check.quick import judge
-from pint_diffusion.commands.check.sizes import MORE_STATES, state_size, tensors_of
+from pint_diffusion.commands.check.sizes import tensors_of
+from pint_diffusion.commands.versions import versions
 from pint_diffusion.errors import InputError
+from pint_diffusion.memory import state_size
 from pint_diffusion.methods import Parareal
 from pint_diffusion.models import load_denoiser
 from pint_diffusion.runtime.device import bind_device
+from pint_diffusion.runtime.launcher import read_launcher
 from pint_diffusion.runtime.talk import PATIENCE, Silence, Talk
-from pint_diffusion.runtime.world import LocalWorld, World, read_launcher
+from pint_diffusion.runtime.world import LocalWorld, World
 from pint_diffusion.settings.check import Check
-
-LIBRARIES = ("torch", "numpy", "h5py", "mpi4py", "mpich", "diffusers", "safetensors")
 
 FLOAT32 = 4
 """Bytes of a number in a state."""
@@ -138,17 +138,10 @@ def libraries() -> Iterator[Finding]:
     import h5py
     import torch
 
-    versions = []
-    for name in LIBRARIES:
-        try:
-            versions.append(f"{name} {metadata.version(name)}")
-        except metadata.PackageNotFoundError:
-            versions.append(f"no {name}")
     cuda = f"CUDA {torch.version.cuda}" if torch.cuda.is_available() else "no CUDA device"
-    python = ".".join(map(str, sys.version_info[:3]))
-    found = ", ".join([f"python {python}", *versions, f"HDF5 {h5py.version.hdf5_version}", cuda])
+    found = ", ".join([*versions(), f"HDF5 {h5py.version.hdf5_version}", cuda])
     yield Finding("libraries", "ok", found)
-    yield Finding("program", "ok", str(Path(__file__).parent.parent))
+    yield Finding("program", "ok", str(Path(__file__).parents[2]))
 
 
 def lost(world: World, silence: Silence) -> Finding:

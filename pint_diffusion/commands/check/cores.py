@@ -44,7 +44,7 @@ def omp_threads(facts: Sequence[Facts]) -> Iterator[Finding]:
         shared = _cores(ranks)
         share = max(1, len(shared) // len(ranks))
         threads = {one.variables.get("OMP_NUM_THREADS", "").split(",")[0] for one in ranks}
-        most = max((int(value) for value in threads if value.isdigit()), default=0)
+        most = max((int(value) for value in threads if value.isdecimal()), default=0)
         if most > share:
             yield Finding(
                 "OMP_NUM_THREADS",

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from pint_diffusion.commands.check.facts import Facts, ranks_of
-from pint_diffusion.commands.check.finding import Finding, amount
+from pint_diffusion.commands.check.finding import Finding
+from pint_diffusion.memory import amount
 
 
 def places(facts: Sequence[Facts]) -> Iterator[Finding]:

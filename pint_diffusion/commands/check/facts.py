@@ -7,10 +7,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from pint_diffusion.commands.check.sizes import free_memory
 from pint_diffusion.errors import InputError
+from pint_diffusion.memory import free_memory, free_on
 from pint_diffusion.runtime.device import bind_device
-from pint_diffusion.runtime.world import World, read_launcher
+from pint_diffusion.runtime.launcher import read_launcher
+from pint_diffusion.runtime.world import World
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,7 @@ def collect(
         device = bind_device(choice, world.local_rank)
         if device.type == "cuda":
             uuid = str(torch.cuda.get_device_properties(device).uuid)
-            device_free = torch.cuda.mem_get_info(device)[0]
+            device_free = free_on(device)
     except InputError as error:
         problem = str(error)
     except RuntimeError as error:  # of a GPU that is lent to one process, say

@@ -12,8 +12,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pint_diffusion.commands.check.finding import Finding, amount
+from pint_diffusion.commands.check.finding import Finding
+from pint_diffusion.errors import InputError
+from pint_diffusion.memory import amount
 from pint_diffusion.runtime.talk import Talk
+from pint_diffusion.store.place import nearest, refuse_no_folder
 
 VISIBLE_WITHIN = 3.0
 """Seconds within which every rank must see a file of rank 0."""
@@ -47,12 +50,6 @@ class Tried:
     free: int = 0
 
 
-def nearest(out: Path) -> Path:
-    """Return ``out`` or the closest folder above it that exists: a run makes the rest."""
-    folder = Path(os.path.abspath(out))
-    return next(place for place in (folder, *folder.parents) if place.is_dir())
-
-
 def files(talk: Talk, out: Path, hosts: Sequence[str], needed: int) -> Iterator[Finding]:
     """Write, rename and lock files in the folder on every rank, and look for rank 0's.
 
@@ -67,6 +64,16 @@ def files(talk: Talk, out: Path, hosts: Sequence[str], needed: int) -> Iterator[
     needed : int
         Most bytes that a run writes, 0 if not known.
     """
+    try:
+        refuse_no_folder(out)
+        wrong = ""
+    except InputError as error:
+        wrong = str(error)
+    told = talk.gather(wrong)
+    if any(told):
+        found, _, to_do = next(filter(None, told)).rpartition(": ")
+        yield Finding("--out", "fail", found, to_do)
+        return
     folder = nearest(out)
     token = talk.gather(secrets.token_hex(4))[0]
     mark = folder / f".pint-check-{token}"

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from pint_diffusion.settings.flags import as_flags
+from pint_diffusion.settings.flags import with_flags
 
 Level = Literal["ok", "warn", "fail"]
 
@@ -46,7 +46,7 @@ def table(findings: Sequence[Finding]) -> str:
         lines.append(f"{finding.level:<4}  {finding.name:<{width}}  {finding.found}")
         if finding.to_do:
             lines.append(f"{'':<{width + 8}}-> {finding.to_do}")
-    return as_flags("\n".join([*lines, "", verdict(findings)]))
+    return with_flags("\n".join([*lines, "", verdict(findings)]))
 
 
 def verdict(findings: Sequence[Finding]) -> str:
@@ -54,12 +54,3 @@ def verdict(findings: Sequence[Finding]) -> str:
     fails, warns = (sum(f.level == level for f in findings) for level in ("fail", "warn"))
     first = f"wrong: {fails}" if fails else "nothing is wrong"
     return f"{first}, warnings: {warns}" if warns else first
-
-
-def amount(size: float) -> str:
-    """Return bytes in a suitable unit."""
-    for unit in ("B", "KB", "MB", "GB", "TB", "PB"):
-        if size < 1000 or unit == "PB":
-            break
-        size /= 1000
-    return f"{size:.3g} {unit}"

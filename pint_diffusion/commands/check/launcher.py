@@ -25,7 +25,7 @@ def world_size(facts: Sequence[Facts]) -> Iterator[Finding]:
     if size == 1 and stray:
         lost = f"{stray[0]}, but MPI calls this process rank 0 of 1"
         yield Finding("launcher", "fail", lost, SINGLETONS)
-    elif tasks.isdigit() and int(tasks) > size:
+    elif tasks.isdecimal() and int(tasks) > size:
         found += f", but SLURM_NTASKS is {tasks}"
         to_do = "start the program with srun or mpiexec, on as many tasks as were asked for"
         yield Finding("launcher", "warn", found, to_do)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from pint_diffusion.commands.check.facts import Facts
-from pint_diffusion.commands.check.finding import Finding, amount
+from pint_diffusion.commands.check.finding import Finding
+from pint_diffusion.memory import amount
 
 TIGHT = 0.8
 """Share of the free memory above which the check warns of a run that fits."""

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from pint_diffusion.commands.check.clocks import offset
-from pint_diffusion.commands.check.finding import Finding, amount
+from pint_diffusion.commands.check.finding import Finding
+from pint_diffusion.memory import amount
 from pint_diffusion.runtime.talk import Silence, Talk, one_per_host, pattern
 
 BIG = 1 << 20

@@ -7,14 +7,15 @@ from collections.abc import Callable, Iterator, Sequence
 
 import torch
 
+from pint_diffusion.build.sizes import MORE_STATES
 from pint_diffusion.commands.check.cores import binding, cores, omp_threads
 from pint_diffusion.commands.check.devices import missing, network, places, shared_gpus
 from pint_diffusion.commands.check.facts import Facts, collect
 from pint_diffusion.commands.check.finding import Finding
 from pint_diffusion.commands.check.launcher import world_size
 from pint_diffusion.commands.check.memory import memory
-from pint_diffusion.commands.check.sizes import MORE_STATES, state_size
 from pint_diffusion.errors import InputError
+from pint_diffusion.memory import state_size
 from pint_diffusion.methods.method import Sliced
 from pint_diffusion.models import peek
 from pint_diffusion.models.denoiser import Denoiser

@@ -119,8 +119,8 @@ class Bench:
         InputError
             On every rank, if it can't be solved by that method.
         """
-        asked, ranks = dataclasses.replace(self._asked, method=method), self._world.size
-        return self._world.agree(lambda: make_plan(asked, ranks))
+        asked = dataclasses.replace(self._asked, method=method)
+        return self._world.agree(lambda: make_plan(asked, self._world))
 
     def run(self, method: Method) -> Measured:
         """Run once; the first run is the sequential one, which the others are compared with.

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pint_diffusion.commands.compare.measure import Measured
+from pint_diffusion.report.figure import new_figure
 
 
 @dataclass(frozen=True)
@@ -94,18 +95,15 @@ def draw(rows: Sequence[Row], steps: int, target: float, path: Path) -> None:
     A family of methods has one colour. On the right it is shown by its best entry on so many
     devices.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import LogLocator, StrMethodFormatter
-
     families: dict[str, list[tuple[str, Measured, Mapping[int, float]]]] = {}
     for row in rows:
         if row.measured and (row.rule == "equal error" or not row.tuned):
             name, _, rest = row.name.partition(", ")
             families.setdefault(name, []).append((rest, row.measured, row.on_devices))
     dashed = {row.name for row in rows if not row.tuned}
-    figure = Figure(figsize=(12, 5), dpi=120, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(figsize=(12, 5), dpi=120, layout="constrained")
+    from matplotlib.ticker import LogLocator, StrMethodFormatter
+
     left, right = figure.subplots(1, 2)
     for (name, entries), marker in zip(families.items(), "*osD^vPX", strict=False):
         style: dict[str, Any] = {"marker": marker, "label": name, "color": f"C{len(left.lines)}"}

@@ -1,23 +1,15 @@
-"""Settings that several commands have in common; imports nothing heavy."""
+"""Settings of the network and of the noise levels, which several commands have."""
 
 from __future__ import annotations
 
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 from pydantic import Field
 
 from pint_diffusion.models.kinds import forms
 from pint_diffusion.options import FREE
+from pint_diffusion.settings.flags import GRID, NETWORK, RUN
 from pint_diffusion.settings.reading import CommandSettings
-
-NETWORK: dict[str, Any] = {"group": "network"}
-GRID: dict[str, Any] = {"group": "time grid"}
-RUN: dict[str, Any] = {"group": "run"}
-FILES: dict[str, Any] = {"group": "files"}
-"""``json_schema_extra`` of settings: the group in which help lists them."""
-
-NEW: dict[str, Any] = {"resume": "new"}
-"""``json_schema_extra`` of settings of a run that begins, which `resume` does not take."""
 
 SPACING_OPTIONS = (
     *("spacing", "whole_timesteps", "sigma_min", "sigma_max", "rho", "shift", "final"),
