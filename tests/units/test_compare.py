@@ -39,6 +39,7 @@ def test_every_method_is_compared():
 
 
 def test_every_entry_is_brought_to_the_error_and_counts_are_the_same_on_any_ranks(world, given):
+    given = world.share(given)
     rows = compare(Compare(**given, target=1e-3), world)
     tuned = [row for row in rows if row.rule == "equal error"]
     assert len(tuned) == len({row.name for row in rows}) - 1  # but for the sequential one
@@ -137,6 +138,7 @@ def test_parareal_on_devices_is_the_bound_or_the_work(slices, steps, k, coarse, 
 @pytest.mark.parametrize("method", ["window", "paradigms", "piadm"])
 def test_the_stages_of_a_step_follow_one_another(world, given, method):
     """Also where samples are at different points; the last step of Heun has one stage."""
+    given = world.share(given)
     given |= {"solver": "heun", "methods": (method,)}
     rows = [row for row in compare(Compare(**given), world) if row.name != "sequential"]
     for row in rows:
