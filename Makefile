@@ -9,7 +9,7 @@ PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c co
 # A rank that can't go on ends the job; the time-out ends a job that does not.
 MPIEXEC := timeout --kill-after=10 900 $(BIN)/mpiexec
 
-.PHONY: demo test test-one test-mpi test-gpu kills fuzz lint docs clean
+.PHONY: demo test test-one test-mpi test-gpu kills fuzz pipelines lint docs clean
 
 demo: $(VENV)/.made
 	$(MPIEXEC) -n $(RANKS) $(BIN)/pint-diffusion sample --steps 64 --slices 8 --samples 16 \
@@ -40,6 +40,10 @@ kills: $(VENV)/.made-test
 fuzz: $(VENV)/.made-test
 	FUZZ=100000 timeout --kill-after=10 7200 $(BIN)/python -m pytest -q -s tests/system/test_fuzz.py
 
+# Every family and scheduler of diffusers against the untouched pipeline; writes docs/pipelines.md.
+pipelines: $(VENV)/.made-test
+	cd tests && OMP_NUM_THREADS=1 timeout --kill-after=10 1800 ../$(BIN)/python -m helpers.conformance
+
 lint: $(VENV)/.made-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -55,7 +59,7 @@ $(VENV)/.made: pyproject.toml constraints.txt
 	touch $@
 
 $(VENV)/.made-test: $(VENV)/.made
-	$(PIP) -e '.[mpich,diffusers,test]'
+	$(PIP) -e '.[mpich,diffusers,pipelines,test]'
 	touch $@
 
 clean:
