@@ -24,6 +24,7 @@ import greenlet
 import torch
 from torch import Tensor
 
+from pint_diffusion.pipelines.levels import coefficients
 from pint_diffusion.pipelines.randomness import Randomness
 from pint_diffusion.pipelines.refusals import check_pipeline, check_place, refusal
 from pint_diffusion.pipelines.standins import (
@@ -35,8 +36,11 @@ from pint_diffusion.pipelines.standins import (
     scheduler_like,
 )
 from pint_diffusion.pipelines.state import Changes, State, read, unplain, write
-from pint_diffusion.pipelines.trees import copied, hollow, outline, zeros
+from pint_diffusion.pipelines.trees import copied, hollow, leaves, outline, zeros
 from pint_diffusion.pipelines.visit import Arguments, Body, Seen, Turns, Visit
+
+POSITION = frozenset({"_step_index"})
+"""Attributes by which a scheduler knows where it is."""
 
 
 class Ending(NamedTuple):
@@ -62,6 +66,8 @@ class PipelineLoop:
     ----------
     bodies : list of Body
         The N bodies.
+    schedulers : tuple of object
+        The scheduler of each step of a body: copies of the pipeline's own.
     seen : tuple of Seen
         What the steps of the last body were given.
     evaluations, extra : int
@@ -77,6 +83,7 @@ class PipelineLoop:
         check_pipeline(pipe)
         self.evaluations = self.extra = 0
         self.bodies: list[Body] = []
+        self.schedulers: tuple[Any, ...] = ()
         self.seen: tuple[Seen, ...] = ()
         self._user = pipe
         self._shapes: dict[Any, Any] = {}
@@ -109,6 +116,44 @@ class PipelineLoop:
     def first(self) -> State:
         """State after body 0."""
         return self.bodies[0].after
+
+    @property
+    def remembers(self) -> bool:
+        """Whether a scheduler remembers something of the samples from step to step."""
+        return any(one.ndim > 1 for body in self.bodies for one in leaves(body.after.attributes))
+
+    @property
+    def stochastic(self) -> bool:
+        """Whether steps draw from a generator."""
+        first, last = self.bodies[0].random, self.bodies[-1].random
+        return not all(map(torch.equal, first, last))
+
+    def can_begin(self, i: int) -> bool:
+        """Return whether a scheduler can begin at body ``i``, without a history; see `beginning`.
+
+        One of second order begins at the first of two evaluations, and one that plans its orders
+        where the order is 1. One that counts its steps begins at its first step alone.
+        """
+        for scheduler, attributes in zip(
+            self.schedulers, self.bodies[i - 1].after.attributes, strict=True
+        ):
+            inside = getattr(scheduler, "order", 1) > 1 and attributes.get("sample") is not None
+            orders = getattr(scheduler, "order_list", None)
+            if inside or "counter" in attributes or (orders and orders[i] != 1):
+                return False
+        return True
+
+    def beginning(self, i: int) -> State:
+        """Return the form of a state with which body ``i`` begins as a first step does.
+
+        The scheduler remembers nothing of earlier steps, but for where it is.
+        """
+        after = self.bodies[i - 1].after
+        attributes = (
+            {**changes.filled({}), **{name: one[name] for name in one.keys() & POSITION}}
+            for changes, one in zip(self._changes, after.attributes, strict=True)
+        )
+        return State(after.returned, tuple(attributes))
 
     # ---- what the driver does ----------------------------------------------------------------
 
@@ -145,6 +190,13 @@ class PipelineLoop:
         assert ended is not None
         self.random.commit()
         return ended.output
+
+    def leave(self) -> None:
+        """End the call without an ending; all generators stand where its last step leaves them."""
+        with self.random.inside():
+            self.random.restore(self.bodies[-1].random)
+        self.random.commit()
+        self.close()
 
     def differing(self, count: int = 3) -> int | None:
         """Make the first bodies in order and then by jumps; return one that differs, or None."""
@@ -205,7 +257,7 @@ class PipelineLoop:
                 raise refusal(
                     self._user, f"its scheduler's `{name}` is no state that can be copied"
                 )
-            self.bodies.append(Body(tuple(visit.networks), after, visit.random))
+            self.bodies.append(Body(tuple(visit.networks), after, visit.random, *visit.levels[0]))
 
     def _come_to(self, i: int, state: State) -> None:
         """Bring the loop to where body ``i`` begins."""
@@ -288,10 +340,13 @@ class PipelineLoop:
         visit.seen.append(arguments.seen)
         if at == len(self._changes):
             self._changes.append(Changes(scheduler))
+            self.schedulers += (scheduler,)
         returned = step(*arguments.args, **arguments.kwargs)
         if not self.bodies:  # the walk that finds out what a body does
             self._changes[at].look(scheduler)
             visit.random = self.random.states()
+            timestep = visit.seen[at].timestep
+            visit.levels.append([coefficients(scheduler, timestep, ahead) for ahead in (0, 1)])
         visit.attributes.append(read(scheduler, self._changes[at].names))
         visit.returned.append(copied(returned))
         return returned

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import inspect
 import textwrap
+from collections.abc import Mapping
 from typing import Any
 
 from pint_diffusion.errors import InputError
@@ -42,6 +43,19 @@ def check_pipeline(pipe: Any) -> None:
                 f"its {name}, a {type(component).__name__}, has a momentum from step to step, so "
                 "give it none or take another guider",
             )
+
+
+def check_call(pipe: Any, arguments: Mapping[str, Any]) -> None:
+    """Refuse arguments of a call that are about every step as it is made.
+
+    Raises
+    ------
+    InputError
+        If there are such arguments.
+    """
+    for name in ("callback_on_step_end", "callback"):
+        if arguments.get(name) is not None:
+            raise refusal(pipe, f"`{name}` is called after each step, and steps have no order here")
 
 
 def check_place(pipe: Any, function: Any, line: int) -> None:

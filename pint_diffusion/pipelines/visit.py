@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
+from pint_diffusion.pipelines.levels import Coefficients
 from pint_diffusion.pipelines.randomness import States
 from pint_diffusion.pipelines.state import State
 
@@ -50,6 +51,8 @@ class Visit:
         What each step has returned, the scheduler's attributes after it, and what it was given.
     networks : list of str
         Components that were called.
+    levels : list
+        For each step the levels at which it begins and ends, if the scheduler tells them.
     random : tuple of Tensor
         States of the generators after the last step.
     """
@@ -62,6 +65,7 @@ class Visit:
     attributes: list[dict[str, Any]] = field(default_factory=list)
     seen: list[Seen] = field(default_factory=list)
     networks: list[str] = field(default_factory=list)
+    levels: list[list[Coefficients | None]] = field(default_factory=list)
     random: States = ()
 
     @property
@@ -82,11 +86,15 @@ class Body:
         Form of the state after it: only of body 0 the numbers in its tensors mean anything.
     random : tuple of Tensor
         States of the generators after its last step.
+    here, there : Coefficients or None
+        Levels at which its first step begins and ends, if the scheduler tells them.
     """
 
     networks: tuple[str, ...]
     after: State
     random: States
+    here: Coefficients | None
+    there: Coefficients | None
 
 
 class Turns:

@@ -46,7 +46,7 @@ SLOPE_OF: dict[str, Slope | None] = {
     "x0": lambda level: 1 / level.s,
     "eps": lambda level: 0.0,
     "score": lambda level: 0.0,
-    "v": lambda level: level.s,
+    "v": lambda level: level.v_slope,
     "increments": None,
 }
 """What is frozen, and the slope of eps that follows; at one level the score is eps to a factor."""
@@ -151,7 +151,7 @@ class PIADM(Sliced, MethodInRounds):
     def check(self, problem: Problem) -> None:
         """Refuse to freeze what is no single state."""
         solver = problem.fine.solver
-        if self.freeze == "increments" and solver.history:
+        if self.freeze == "increments" and solver.multistep:
             raise InputError(
                 f"`freeze` increments is for one-step solvers, and {solver.name} carries a "
                 "history: freeze something else"

@@ -170,7 +170,7 @@ class Copies:
 
 def bare(walk: Propagator, x: Tensor) -> Tensor:
     """Make a state (1 + H, S, *shape) of x (S, *shape) that carries nothing."""
-    return torch.cat([x[None], x.new_zeros((walk.solver.history, *x.shape))])
+    return walk.bare(x)
 
 
 class Tables:
@@ -180,14 +180,16 @@ class Tables:
     ----------
     walk : Propagator
         The walk.
+    responses : Responses
+        Of its steps.
     device : torch.device
         Where they go.
     """
 
-    def __init__(self, walk: Propagator, device: torch.device) -> None:
+    def __init__(self, walk: Propagator, responses: Responses, device: torch.device) -> None:
         self.walk = walk
         self.device = device
-        self.responses = Responses.of(walk)
+        self.responses = responses
         self._there: dict[Hashable, Tensor] = {}
 
     def put(self, name: Hashable, make: Callable[[], np.ndarray]) -> Tensor:
