@@ -115,7 +115,8 @@ def refuse_unlike(loop: PipelineLoop, world: World) -> None:
     """
     forms = [(body.networks, body.here, body.there) for body in loop.bodies]
     scheduler = loop.schedulers[0]
-    told = hashlib.sha256(repr((forms, type(scheduler).__name__, dict(scheduler.config))).encode())
+    config = {name: one for name, one in scheduler.config.items() if not name.startswith("_")}
+    told = hashlib.sha256(repr((forms, type(scheduler).__name__, config)).encode())
     state = hashlib.sha256()
     for one in loop.first.tensors:
         state.update(one.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())

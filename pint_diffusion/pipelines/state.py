@@ -80,8 +80,9 @@ class Changes:
                 self.names.add(name)
 
     def filled(self, attributes: dict[str, Any]) -> dict[str, Any]:
-        """Return attributes with those that had not changed yet, as they were at first."""
-        return {**{name: self._before.get(name, ABSENT) for name in self.names}, **attributes}
+        """Return attributes with those that had not changed yet, in the order of `read`."""
+        known = {**self._before, **attributes}
+        return {name: known.get(name, ABSENT) for name in sorted(self.names)}
 
 
 def unplain(attributes: dict[str, Any]) -> str | None:
@@ -98,9 +99,9 @@ def _plain(value: Any) -> bool:
 
 
 def read(scheduler: Any, names: set[str]) -> dict[str, Any]:
-    """Return copies of some attributes of a scheduler."""
+    """Return copies of some attributes of a scheduler, in an order that all ranks have."""
     now = scheduler.__dict__
-    return {name: copied(now.get(name, ABSENT)) for name in names}
+    return {name: copied(now.get(name, ABSENT)) for name in sorted(names)}
 
 
 def write(scheduler: Any, attributes: dict[str, Any]) -> None:
