@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,9 @@ from pint_diffusion.numerics.prediction import Prediction, PredictionType, predi
 from pint_diffusion.runtime.requests import Layout
 from pint_diffusion.solvers import Propagator
 from pint_diffusion.solvers.response import Responses
+
+Remake: TypeAlias = Callable[[int, Tensor, Tensor, Tensor], Tensor]
+"""Slot, state (1 + H, S, *shape), move of x (S, *shape), slopes (S,) -> state after the step."""
 
 
 @dataclass(frozen=True)
@@ -104,6 +107,18 @@ class Problem:
             Signal and noise coefficients.
         """
         return predict(self.kind, x, output, a, s)
+
+    def remake(self, points: Sequence[int], outputs: Tensor) -> Remake | None:
+        """Return what makes steps of a round again, if these are not linear; see `Seen`.
+
+        Parameters
+        ----------
+        points : sequence of int
+            Grid point of every slot.
+        outputs : Tensor, shape (L, S, ...)
+            What the evaluator has given as output in every slot.
+        """
+        return None
 
     def shown(self, state: Tensor) -> Tensor:
         """Return the answer that the last boundary state (1 + H, S, *shape) stands for."""

@@ -12,6 +12,9 @@ from pint_diffusion.grid import Level
 from pint_diffusion.pipelines.state import State
 from pint_diffusion.solvers.solver import Past
 
+LEAST = 1e-6
+"""A and s are taken to be no less where something is divided by them."""
+
 
 class Coefficients(NamedTuple):
     """A and s of states x = a x0 + s eps as the scheduler keeps them; not always a^2 + s^2 = 1."""
@@ -65,6 +68,32 @@ class Place(Level):
     def v_slope(self) -> float:
         """D eps / d x while v does not move."""
         return self.own.s / self.own.scale**2
+
+
+class Linear(NamedTuple):
+    """Eps as a linear function: eps = of_sample x + of_output times what a scheduler is told."""
+
+    of_sample: float
+    of_output: float
+
+    @classmethod
+    def at(cls, scheduler: Any, place: Place) -> Linear:
+        """Find it by trying."""
+        one = torch.ones(1, 1, dtype=torch.float64)
+        tried = (seen_by(scheduler, *given, place)[1] for given in ((0 * one, one), (one, 0 * one)))
+        return cls(*map(float, tried))
+
+    def output(self, x: Tensor, eps: Tensor) -> Tensor:
+        """Return what the scheduler has to be told for some eps."""
+        return (eps - self.of_sample * x) / self._divisor
+
+    def slope(self, kappa: Tensor) -> Tensor:
+        """Return d output / d x for d eps / d x = kappa."""
+        return (kappa - self.of_sample) / self._divisor
+
+    @property
+    def _divisor(self) -> float:
+        return self.of_output if abs(self.of_output) > LEAST else LEAST
 
 
 class Memory(tuple[Tensor, ...]):
@@ -149,5 +178,5 @@ def seen_by(scheduler: Any, output: Tensor, sample: Tensor, place: Place) -> tup
     elif kind == "sample":
         x0 = output
     else:
-        return (sample - s * output) / max(a, 1e-6), output
-    return x0, (sample - a * x0) / max(s, 1e-6)
+        return (sample - s * output) / max(a, LEAST), output
+    return x0, (sample - a * x0) / max(s, LEAST)

@@ -250,6 +250,7 @@ class PipelineLoop:
             self._switch(visit)
             if len(visit.returned) != max(len(self._changes), 1):
                 raise refusal(self._user, "not every turn of its loop makes the same steps")
+        self.seen = tuple(visits[0].seen)
         for visit in visits:
             filled = map(Changes.filled, self._changes, visit.attributes)
             after = State(tuple(visit.returned), tuple(filled))
@@ -273,7 +274,7 @@ class PipelineLoop:
         """Let the pipeline go on until it asks for the next body, or has ended."""
         self._newest, self._visit = None, visit
         self._walker.parent = greenlet.getcurrent()
-        with torch.no_grad(), self.random.inside():
+        with torch.inference_mode(False), torch.no_grad(), self.random.inside():
             ended: Ending | None = self._walker.switch()
         self._visit = None
         return ended
@@ -336,7 +337,7 @@ class PipelineLoop:
             return copied(given.returned[at])
         arguments = Arguments(step, args, kwargs)
         if visit.said is not None:
-            arguments["model_output"] = visit.said[at]
+            arguments["model_output"] = copied(visit.said[at])
         visit.seen.append(arguments.seen)
         if at == len(self._changes):
             self._changes.append(Changes(scheduler))

@@ -78,15 +78,25 @@ class Packing:
             [next(first) if id(one) in theirs else next(second) for one in form.tensors]
         )
 
+    def parts(self, output: Tensor) -> list[Tensor]:
+        """Return x, the H other tensors and eps of an output of `LoopEvaluator`, (n, D) each."""
+        count = 2 + self.history
+        return list(output[:, : count * self.width].split(self.width, dim=1))
+
+    def said(self, output: Tensor) -> Tensor:
+        """Return what an output of `LoopEvaluator` says that the scheduler was told, (S, D')."""
+        return output[:, (2 + self.history) * self.width :]
+
     def beside(self, samples: Sequence[Tensor]) -> Tensor:
         """Return tensors of the shapes of the samples side by side, (S, D)."""
         flat = [one.to(self.dtype).reshape(self.rows, -1) for one in samples]
         return flat[0] if len(flat) == 1 else torch.cat(flat, dim=1)
 
-    def apart(self, x: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
-        """Undo `beside`."""
+    def apart(self, x: Tensor, like: Sequence[Tensor], keep: bool = False) -> list[Tensor]:
+        """Undo `beside`; ``keep`` the dtype of x."""
         parts = x.split([one.numel() // self.rows for one in like], dim=1)
-        return [part.reshape(o.shape).to(o.dtype) for part, o in zip(parts, like, strict=True)]
+        shaped = [part.reshape(one.shape) for part, one in zip(parts, like, strict=True)]
+        return shaped if keep else [s.to(o.dtype) for s, o in zip(shaped, like, strict=True)]
 
 
 def _split(state: State) -> tuple[list[Tensor], list[Tensor]]:

@@ -47,7 +47,7 @@ def plan_of(loop: PipelineLoop, method: Method, ranks: int) -> Plan:
     evaluator = LoopEvaluator(loop, packing, multistep)
     x, past = packing.pack(loop.first)
     name = type(loop.schedulers[0]).__name__
-    solver = UsersScheduler(name, packing, multistep, loop.stochastic, evaluator.live)
+    solver = UsersScheduler(name, packing, multistep, loop.stochastic, evaluator)
     nothing: Any = None  # what a walk of the user's scheduler has no use for
     fine = LoopWalk(cast(Any, solver), grid, nothing, nothing, torch.stack([x, *past]))
     coarse = Propagator(DDIM(), grid.coarsened(1), nothing, nothing)
@@ -63,7 +63,7 @@ def plan_of(loop: PipelineLoop, method: Method, ranks: int) -> Plan:
         tolerance=method.tolerance,
         columns=method.columns(grid),
         kind="epsilon",
-        output_shape=((2 + packing.history) * packing.width,),
+        output_shape=(evaluator.width,),
     )
     method.check(problem)
     return Plan(problem, [cast(Any, evaluator)], method, 1, nothing)

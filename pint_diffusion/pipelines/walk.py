@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, cast
 
 import numpy as np
+import torch
 from torch import Tensor
 
-from pint_diffusion.methods.problem import Problem
+from pint_diffusion.methods.problem import Problem, Remake
 from pint_diffusion.numerics.prediction import Prediction
+from pint_diffusion.pipelines.evaluator import LoopEvaluator
 from pint_diffusion.pipelines.levels import Memory, Place
 from pint_diffusion.pipelines.packing import Packing
-from pint_diffusion.pipelines.state import State
 from pint_diffusion.solvers.propagator import Propagator
 from pint_diffusion.solvers.response import Responses
 from pint_diffusion.solvers.solver import Evaluate, Past, Stride
@@ -32,15 +33,15 @@ class UsersScheduler(NamedTuple):
         It remembers something of the samples from step to step.
     stochastic : bool
         Its steps draw noise.
-    live : callable
-        Output of the newest evaluation -> the state that its body has left; None for another one.
+    bodies : LoopEvaluator
+        Runs the bodies.
     """
 
     name: str
     packing: Packing
     multistep: bool
     stochastic: bool
-    live: Callable[[Tensor], State | None]
+    bodies: LoopEvaluator
     evaluations: int = 1
     starts_here: bool = False
     crosses: bool = True
@@ -51,14 +52,14 @@ class UsersScheduler(NamedTuple):
         return self.packing.history
 
     async def step(self, evaluate: Evaluate, x: Tensor, past: Past, stride: Stride) -> Any:
-        """Run a body; where the network is made up, make a step of DDIM instead."""
-        here, there = stride.here, stride.there
+        """Run a body; where the network is made up, make its scheduler's step alone."""
+        here = stride.here
         assert isinstance(here, Place)
         seen = await evaluate(x, here.remembering(past))
         if seen.output is None:
-            return there.a * seen.x0 + there.s * seen.eps, past
-        x, *after = seen.output.split(self.packing.width, dim=1)[: 1 + self.history]
-        return x, Memory.of(tuple(after), self.live(seen.output))
+            return self.bodies.imagined(here, x, past, seen.eps)
+        x, *after = self.packing.parts(seen.output)[: 1 + self.history]
+        return x, Memory.of(tuple(after), self.bodies.live(seen.output))
 
 
 @dataclass(frozen=True)
@@ -121,9 +122,31 @@ class LoopProblem(Problem):
         return responses(self.fine)
 
     def seen(self, x: Tensor, output: Tensor, a: Tensor, s: Tensor) -> Prediction:
-        """Return what was seen in states x (n, D), of outputs (n, (2 + H) D) that end with eps."""
-        eps = output[:, -x.shape[1] :]
+        """Return what was seen in states x (n, D), of outputs as `LoopEvaluator` gives them."""
+        eps = self.solver.packing.parts(output)[-1]
         return Prediction((x - s * eps) / a, eps, None, output)
+
+    def remake(self, points: Sequence[int], outputs: Tensor) -> Remake | None:
+        """Return what makes the scheduler's steps again; none where its steps are linear."""
+        solver, levels = self.solver, self.grid.levels
+        if not solver.multistep:
+            return None
+
+        def make(j: int, state: Tensor, move: Tensor, kappa: Tensor) -> Tensor:
+            place = levels[points[j]]
+            assert isinstance(place, Place)
+            x, *past = state.unbind()
+            said = solver.packing.said(outputs[j])
+            x, new = solver.bodies.again(place, x, tuple(past), said, move, kappa)
+            return torch.stack([x, *new])
+
+        return make
+
+    @property
+    def solver(self) -> UsersScheduler:
+        """The user's scheduler."""
+        solver: Any = self.fine.solver
+        return cast(UsersScheduler, solver)
 
     def shown(self, state: Tensor) -> Tensor:
         """Return the whole state as the answer: the pipeline ends with it."""

@@ -231,7 +231,9 @@ class Rounds:
         whole = by_slot(torch.stack(known), rows, places.all_places, self.nothing[0])
         after, (asked_x, x0, eps, *variance) = whole[: self.parts], whole[self.parts :].unbind()
         points = places.points.view(len(rows.slots), self.samples)
-        return Seen(self.tables, points, states, after, asked_x, x0, eps, *variance)
+        remake = self.problem.remake([group.i for group in rows.groups], returned[:, 0])
+        known_of = points, states, after, asked_x, x0, eps
+        return Seen(self.tables, *known_of, variance[0] if variance else None, remake)
 
     @torch.inference_mode()
     def slide(

@@ -84,8 +84,11 @@ class Blocks(Copies):
 
     def __call__(self, seen: Seen) -> Swept:
         """Sweep; see `Sweep`."""
-        response = None if self.slope is None else seen.tables.frozen(self.slope)[seen.points]
-        states, moves = difference_sweep(seen, response)
+        tables, response, kappa = seen.tables, None, None
+        if self.slope is not None:
+            response = tables.frozen(self.slope)[seen.points]
+            kappa = tables.slopes(self.slope)[seen.points] if seen.remake else None
+        states, moves = difference_sweep(seen, response, kappa)
         settled = None
         if self.sweeps is None:
             # With tolerance 0 nothing may have moved, also of what the solver carries.
