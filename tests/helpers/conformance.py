@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+import pint_diffusion as pd
 from helpers.pipelines import FAMILIES, made, scheduler
 from pint_diffusion.errors import InputError
 from pint_diffusion.pipelines.loop import PipelineLoop
@@ -116,6 +117,25 @@ def shuffled(pipe: Any, call: dict[str, Any], given: Any) -> tuple[list[Tensor],
             for i, state in again.items():
                 assert same(state.tensors, states[i].tensors), f"body {i} differs after a jump"
             found = outputs(loop.finish(again.get(loop.steps - 1, states[-1])))
+        return found, torch.get_rng_state()
+
+
+METHODS = {
+    "sequential": pd.Sequential(),
+    "parareal": pd.Parareal(slices=4),
+    "window": pd.Window(window=4),
+    "paradigms": pd.ParaDiGMS(window=4),
+    "piadm": pd.PIADM(slices=2),
+}
+
+
+def in_parallel(
+    pipe: Any, call: dict[str, Any], given: Any, method: Any, tolerance: float, **more: Any
+) -> tuple[list[Tensor], Tensor]:
+    """Run a pipeline in parallel; return as `untouched` does."""
+    with seeded():
+        fast = pd.parallelize(pipe, method=method, tolerance=tolerance, **more)
+        found = outputs(fast(**call, generator=given))
         return found, torch.get_rng_state()
 
 

@@ -680,3 +680,17 @@ def without(call: dict[str, Any], *names: str) -> dict[str, Any]:
 def made(name: str) -> Family:
     """Return a family's pipeline and call; the same objects every time."""
     return FAMILIES[name]()
+
+
+class Remembering(diffusers.DDPMPipeline):
+    """A pipeline that keeps a mean of the outputs from turn to turn, beside the state."""
+
+    @torch.no_grad()
+    def __call__(self, generator=None, num_inference_steps=5):
+        x = torch.randn((1, 3, 8, 8), generator=generator)
+        self.scheduler.set_timesteps(num_inference_steps)
+        mean = 0.0
+        for _, t in enumerate(self.scheduler.timesteps):
+            mean = 0.5 * mean + self.unet(x, t).sample
+            x = self.scheduler.step(mean, t, x).prev_sample
+        return (x,)

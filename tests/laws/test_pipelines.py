@@ -23,7 +23,7 @@ from helpers.conformance import (  # noqa: E402
     untouched,
     walked,
 )
-from helpers.pipelines import FAMILIES, made, scheduler  # noqa: E402
+from helpers.pipelines import FAMILIES, Remembering, made, scheduler  # noqa: E402
 
 from pint_diffusion.errors import InputError  # noqa: E402
 from pint_diffusion.pipelines.loop import PipelineLoop  # noqa: E402
@@ -174,20 +174,6 @@ def test_networks_are_called_as_modules_so_that_hooks_act():
             assert called == [pipe.unet] * 2
     finally:
         hook.remove()
-
-
-class Remembering(diffusers.DDPMPipeline):
-    """A pipeline that keeps a mean of the outputs from turn to turn, beside the state."""
-
-    @torch.no_grad()
-    def __call__(self, generator=None, num_inference_steps=5):
-        x = torch.randn((1, 3, 8, 8), generator=generator)
-        self.scheduler.set_timesteps(num_inference_steps)
-        mean = 0.0
-        for _, t in enumerate(self.scheduler.timesteps):
-            mean = 0.5 * mean + self.unet(x, t).sample
-            x = self.scheduler.step(mean, t, x).prev_sample
-        return (x,)
 
 
 def test_what_is_kept_beside_the_state_is_found_out():
