@@ -40,9 +40,11 @@ kills: $(VENV)/.made-test
 fuzz: $(VENV)/.made-test
 	FUZZ=100000 timeout --kill-after=10 7200 $(BIN)/python -m pytest -q -s tests/system/test_fuzz.py
 
-# Every family and scheduler of diffusers against the untouched pipeline; writes docs/pipelines.md.
+# Families and schedulers of diffusers, on RANKS ranks, against the untouched pipeline; writes
+# docs/pipelines.md.
 pipelines: $(VENV)/.made-test
-	cd tests && OMP_NUM_THREADS=1 timeout --kill-after=10 1800 ../$(BIN)/python -m helpers.conformance
+	cd tests && OMP_NUM_THREADS=1 timeout --kill-after=10 3600 ../$(BIN)/mpiexec -n $(RANKS) \
+	    ../$(BIN)/python -m helpers.conformance
 
 lint: $(VENV)/.made-test
 	$(BIN)/ruff check .

@@ -1,14 +1,15 @@
-"""Pipelines and schedulers, held against the untouched pipeline: its bodies in any order.
+"""Pipelines and schedulers, held against the untouched pipeline: bodies in any order, all methods.
 
 python -m helpers.conformance    (from tests/) walks them all and writes the table of
-docs/pipelines.md
+docs/pipelines.md; under mpiexec the methods run on all ranks
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ import pint_diffusion as pd
 from helpers.pipelines import FAMILIES, made, scheduler
 from pint_diffusion.errors import InputError
 from pint_diffusion.pipelines.loop import PipelineLoop
+from pint_diffusion.runtime.world import World, open_world
 
 PAGE = Path(__file__).parents[2] / "docs" / "pipelines.md"
 BEGIN, END = "<!-- the suite writes from here -->\n", "<!-- to here -->\n"
@@ -154,6 +156,25 @@ def verdict(pipe: Any, call: dict[str, Any]) -> str:
     return "equal" if same(wanted, found) else "differs"
 
 
+def of_methods(pipe: Any, call: dict[str, Any], world: World) -> str:
+    """Say how the methods at tolerance 0 compare with the untouched pipeline, on all ranks."""
+    call = {**call, "num_inference_steps": max(call["num_inference_steps"], world.size + 1)}
+    wanted, _ = untouched(pipe, call, generator())
+    said: dict[str, list[str]] = {}
+    for name, method in METHODS.items():
+        try:
+            found, _ = in_parallel(pipe, call, generator(), method, 0)
+            mine = "equal" if same(wanted, found) else "differs"
+        except InputError as error:
+            why = "carries a history" in str(error) or "can begin at" in str(error)
+            mine = "refused, history" if why else f"refused: {error}"
+        every = world.gather(mine)
+        said.setdefault(next((one for one in every if one != "equal"), "equal"), []).append(name)
+    if list(said) == ["equal"]:
+        return f"all {len(METHODS)} equal"
+    return "; ".join(f"{', '.join(names)}: {what}" for what, names in said.items())
+
+
 def of_scheduler(name: str, **more: Any) -> tuple[Any, dict[str, Any]]:
     """Return a pipeline with a scheduler, and its call."""
     if name in DRIVEN_ELSEWHERE:
@@ -164,39 +185,52 @@ def of_scheduler(name: str, **more: Any) -> tuple[Any, dict[str, Any]]:
     return type(pipe)(**{**pipe.components, "scheduler": steps}), call
 
 
-def table() -> str:
-    """Walk everything; return the tables and the counts."""
-    rows: dict[str, list[tuple[str, str]]] = {"pipeline": [], "scheduler": []}
+def cases() -> Iterator[tuple[str, str, Callable[[], tuple[Any, dict[str, Any]]]]]:
+    """Yield what it is, a title, and a function that makes pipeline and call."""
     for name in FAMILIES:
-        pipe, call = made(name)
-        title = f"{type(pipe).__name__} ({name.replace('_', ' ')})"
-        rows["pipeline"].append((title, verdict(pipe, call)))
+        kind = type(made(name)[0]).__name__
+        yield "pipeline", f"{kind} ({name.replace('_', ' ')})", partial(made, name)
     for name in schedulers():
-        try:
-            pipe, call = of_scheduler(name)
-        except Exception as error:
-            rows["scheduler"].append((name, f"does not run by itself: {type(error).__name__}"))
-            continue
-        rows["scheduler"].append((name, verdict(pipe, call)))
+        yield "scheduler", name, partial(of_scheduler, name)
     for title, (name, more) in VARIANTS.items():
-        rows["scheduler"].append((title, verdict(*of_scheduler(name, **more))))
+        yield "scheduler", title, partial(of_scheduler, name, **more)
+
+
+def table(world: World) -> str:
+    """Walk everything; return the tables and the counts."""
+    rows: dict[str, list[tuple[str, str, str]]] = {"pipeline": [], "scheduler": []}
+    for what, title, make in cases():
+        try:
+            pipe, call = make()
+        except Exception as error:
+            said = f"does not run by itself: {type(error).__name__}"
+        else:
+            said = verdict(pipe, call)
+        methods = of_methods(pipe, call, world) if said == "equal" else ""
+        rows[what].append((title, said, methods))
+        if world.rank == 0:
+            print(title, said, methods, sep=" | ", flush=True)
+    ranks = f"{world.size} rank{'s' if world.size > 1 else ''}"
     text = f"diffusers {diffusers.__version__}, torch {torch.__version__}, on a CPU.\n\n"
     for what, lines in rows.items():
-        equal = sum(said == "equal" for _, said in lines)
-        refused = sum(said.startswith("refused") for _, said in lines)
-        alone = sum(said.startswith("does not") for _, said in lines)
+        equal = sum(said == "equal" for _, said, _ in lines)
+        refused = sum(said.startswith("refused") for _, said, _ in lines)
+        alone = sum(said.startswith("does not") for _, said, _ in lines)
         rest = len(lines) - equal - refused - alone
         text += f"{len(lines)} {what}s: {equal} equal, {refused} refused, {rest} differ; "
         text += f"{alone} do not run by themselves with these arguments.\n\n"
-        text += f"| {what} | bodies in any order |\n|---|---|\n"
-        text += "".join(f"| {name} | {said} |\n" for name, said in lines) + "\n"
+        text += (
+            f"| {what} | bodies in any order | methods at tolerance 0, {ranks} |\n|---|---|---|\n"
+        )
+        text += "".join(f"| {' | '.join(line)} |\n" for line in lines) + "\n"
     return text
 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    written = table()
-    page = PAGE.read_text() if PAGE.exists() else f"{BEGIN}{END}"
-    before, after = page[: page.index(BEGIN) + len(BEGIN)], page[page.index(END) :]
-    PAGE.write_text(before + written + after)
-    print(written)
+    here = open_world("auto")
+    written = table(here)
+    if here.rank == 0:
+        page = PAGE.read_text() if PAGE.exists() else f"{BEGIN}{END}"
+        before, after = page[: page.index(BEGIN) + len(BEGIN)], page[page.index(END) :]
+        PAGE.write_text(before + written + after)

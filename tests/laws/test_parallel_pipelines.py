@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import runpy
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,6 +14,7 @@ pytest.importorskip("transformers")
 pytest.importorskip("diffusers")
 pytest.importorskip("greenlet")
 
+import diffusers
 from helpers.conformance import (
     METHODS,
     generator,
@@ -133,6 +136,16 @@ def test_what_can_not_be_used_is_refused_in_a_sentence(options, more, why):
     assert "\n" not in str(refused.value)
 
 
+def test_the_small_pipeline_draws_its_own_picture_of_a_prompt(tmp_path):
+    script = runpy.run_path(str(Path(__file__).parents[2] / "jobs" / "small_pipeline.py"))
+    script["pipeline"]().save_pretrained(tmp_path)
+    pipe = diffusers.StableDiffusionPipeline.from_pretrained(tmp_path)
+    call = {"prompt": "a lighthouse", "num_inference_steps": 4, "output_type": "np"}
+    wanted, _ = untouched(pipe, call, generator())
+    found, _ = in_parallel(pipe, call, generator(), pd.Window(), 0, comm=None)
+    assert same(wanted, found)
+
+
 FOUR = """
 import torch
 from mpi4py import MPI
@@ -170,9 +183,10 @@ except pd.InputError as error:
 """
 
 
+@pytest.mark.timeout(300)  # four imports of diffusers, on a machine that may be busy
 def test_four_ranks_end_with_the_pipelines_bits(tmp_path):
     paths = {"PYTHONPATH": os.pathsep.join(sys.path)}
-    ended = launch(program=["-c", FOUR], ranks=4, cwd=tmp_path, environment=paths)
+    ended = launch(program=["-c", FOUR], ranks=4, cwd=tmp_path, environment=paths, timeout=280)
     assert ended.code == 0, ended.err
     said = [line for line in ended.out.splitlines() if line.startswith("REFUSED")]
     assert len(said) == 4
