@@ -35,7 +35,7 @@ from pint_diffusion.pipelines.standins import (
     own_call,
     scheduler_like,
 )
-from pint_diffusion.pipelines.state import Changes, State, read, unplain, write
+from pint_diffusion.pipelines.state import Changes, State, can_begin, read, unplain, write
 from pint_diffusion.pipelines.trees import copied, hollow, leaves, outline, zeros
 from pint_diffusion.pipelines.visit import Arguments, Body, Seen, Turns, Visit
 
@@ -129,19 +129,9 @@ class PipelineLoop:
         return not all(map(torch.equal, first, last))
 
     def can_begin(self, i: int) -> bool:
-        """Return whether a scheduler can begin at body ``i``, without a history; see `beginning`.
-
-        One of second order begins at the first of two evaluations, and one that plans its orders
-        where the order is 1. One that counts its steps begins at its first step alone.
-        """
-        for scheduler, attributes in zip(
-            self.schedulers, self.bodies[i - 1].after.attributes, strict=True
-        ):
-            inside = getattr(scheduler, "order", 1) > 1 and attributes.get("sample") is not None
-            orders = getattr(scheduler, "order_list", None)
-            if inside or "counter" in attributes or (orders and orders[i] != 1):
-                return False
-        return True
+        """Return whether every scheduler can begin at body ``i``; see `beginning`."""
+        attributes = self.bodies[i - 1].after.attributes
+        return all(can_begin(*of, i) for of in zip(self.schedulers, attributes, strict=True))
 
     def beginning(self, i: int) -> State:
         """Return the form of a state with which body ``i`` begins as a first step does.

@@ -90,6 +90,27 @@ def unplain(attributes: dict[str, Any]) -> str | None:
     return next((name for name, value in attributes.items() if not _plain(value)), None)
 
 
+def can_begin(scheduler: Any, attributes: dict[str, Any], i: int) -> bool:
+    """Return whether a scheduler can begin at body ``i`` without a history.
+
+    One of second order begins at the first of two evaluations, and one that plans its orders where
+    the order is 1. One that counts its steps begins at its first step alone.
+
+    Parameters
+    ----------
+    scheduler : object
+        The scheduler.
+    attributes : dict
+        What it has after body i - 1, of what changes.
+    i : int
+        Number of the body.
+    """
+    if getattr(scheduler, "order", 1) > 1 and attributes.get("sample") is not None:
+        return False
+    orders = getattr(scheduler, "order_list", None)
+    return "counter" not in attributes and not (orders and orders[i] != 1)
+
+
 def _plain(value: Any) -> bool:
     if isinstance(value, dict):
         return all(map(_plain, value.values()))
