@@ -9,7 +9,7 @@ PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c co
 # A rank that can't go on ends the job; the time-out ends a job that does not.
 MPIEXEC := timeout --kill-after=10 900 $(BIN)/mpiexec
 
-.PHONY: demo test test-one test-mpi test-gpu kills fuzz grammar faults soak lint docs clean
+.PHONY: demo test test-one test-mpi test-gpu kills fuzz grammar faults soak pipelines lint docs clean
 
 demo: $(VENV)/.made
 	$(MPIEXEC) -n $(RANKS) $(BIN)/pint-diffusion sample --steps 64 --slices 8 --samples 16 \
@@ -61,6 +61,12 @@ faults: $(VENV)/.made-test
 soak: $(VENV)/.made-test
 	SOAK=1 timeout --kill-after=10 7200 $(BIN)/python -m pytest -q -s tests/system/test_soak.py
 
+# Families and schedulers of diffusers, on RANKS ranks, against the untouched pipeline; writes
+# docs/pipelines.md.
+pipelines: $(VENV)/.made-test
+	cd tests && OMP_NUM_THREADS=1 timeout --kill-after=10 3600 ../$(BIN)/mpiexec -n $(RANKS) \
+	    ../$(BIN)/python -m helpers.conformance
+
 lint: $(VENV)/.made-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -76,7 +82,7 @@ $(VENV)/.made: pyproject.toml constraints.txt
 	touch $@
 
 $(VENV)/.made-test: $(VENV)/.made
-	$(PIP) -e '.[mpich,diffusers,test]'
+	$(PIP) -e '.[mpich,diffusers,pipelines,test]'
 	touch $@
 
 clean:

@@ -38,6 +38,7 @@ _PUBLIC = {
     **dict.fromkeys(("from_diffusers", "from_edm"), "models.wrap"),
     **dict.fromkeys(("iterate", "sample"), "api"),
     "load_denoiser": "models",
+    "parallelize": "pipelines",
     "read_run": "store.master",
 }
 """Where each public name is."""

@@ -31,6 +31,11 @@ class Level(NamedTuple):
         return sqrt(1.0 - self.alpha_bar)
 
     @property
+    def v_slope(self) -> float:
+        """D eps / d x while v does not move."""
+        return self.s
+
+    @property
     def sigma(self) -> float:
         """Noise level s / a of the variance-exploding form x / a = x0 + sigma eps."""
         return self.s / self.a if self.alpha_bar else inf

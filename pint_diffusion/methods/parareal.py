@@ -273,7 +273,8 @@ class Wavefront:
         while True:
             assert state is not None
             told = changes[-1] if changes else None
-            stop = await self.runtime.answer(k, state[0], told) or k >= self.last
+            shown = self.problem.shown(state)
+            stop = await self.runtime.answer(k, shown, told) or k >= self.last
             if outcome := self.problem.outcome(changes, stop, exact=k == slices):
                 break
             k += 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import ClassVar, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,9 +12,13 @@ from torch import Tensor
 
 from pint_diffusion.grid import TimeGrid
 from pint_diffusion.numerics.convergence import Outcome, StopRule
-from pint_diffusion.numerics.prediction import PredictionType
+from pint_diffusion.numerics.prediction import Prediction, PredictionType, predict
 from pint_diffusion.runtime.requests import Layout
 from pint_diffusion.solvers import Propagator
+from pint_diffusion.solvers.response import Responses
+
+Remake: TypeAlias = Callable[[int, Tensor, Tensor, Tensor], Tensor]
+"""Slot, state (1 + H, S, *shape), move of x (S, *shape), slopes (S,) -> state after the step."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +88,41 @@ class Problem:
     output_shape: tuple[int, ...]
     guess: Sequence[Tensor] | None = None
     restart: Restart | None = None
+
+    together: ClassVar[bool] = False
+    """Windows of all samples slide together."""
+
+    def responses(self) -> Responses:
+        """Return what the fine steps make of a state that moves."""
+        return Responses.of(self.fine)
+
+    def seen(self, x: Tensor, output: Tensor, a: Tensor, s: Tensor) -> Prediction:
+        """Return what the fine network has seen in states x (n, *shape), of what it returned.
+
+        Parameters
+        ----------
+        x, output : Tensor, shape (n, ...)
+            The states, and what the evaluator has given as output.
+        a, s : Tensor, shape (n, 1, ...)
+            Signal and noise coefficients.
+        """
+        return predict(self.kind, x, output, a, s)
+
+    def remake(self, points: Sequence[int], outputs: Tensor) -> Remake | None:
+        """Return what makes steps of a round again, if these are not linear; see `Seen`.
+
+        Parameters
+        ----------
+        points : sequence of int
+            Grid point of every slot.
+        outputs : Tensor, shape (L, S, ...)
+            What the evaluator has given as output in every slot.
+        """
+        return None
+
+    def shown(self, state: Tensor) -> Tensor:
+        """Return the answer that the last boundary state (1 + H, S, *shape) stands for."""
+        return state[0]
 
     @property
     def grid(self) -> TimeGrid:

@@ -52,6 +52,10 @@ class Propagator:
         """H, the number of tensors that a state has beside x."""
         return self.solver.history if self.carry else 0
 
+    def bare(self, x: Tensor) -> Tensor:
+        """Make a state (1 + H, S, *shape) of x, with the solver's H, that carries nothing."""
+        return torch.cat([x[None], x.new_zeros((self.solver.history, *x.shape))])
+
     def start(self, x: Tensor) -> Tensor:
         """Make a state without history of x (S, *shape)."""
         return torch.cat([x[None], x.new_zeros((self.history, *x.shape))])
@@ -103,10 +107,13 @@ class Propagator:
 
     async def step(self, evaluate: Evaluate, x: Tensor, past: Past, i: int) -> tuple[Tensor, Past]:
         """Make step ``i`` of the grid on x (S, *shape); return x' and what is carried on."""
-        stride = Stride(self.grid.levels, i, self.schedule, self.noise)
         if self.solver.history:
-            return await self.solver.step(evaluate, x, past, stride)
-        return await self.solver.step(evaluate, x, stride), ()
+            return await self.solver.step(evaluate, x, past, self.stride(i))
+        return await self.solver.step(evaluate, x, self.stride(i)), ()
+
+    def stride(self, i: int) -> Stride:
+        """Return where step ``i`` of the grid is."""
+        return Stride(self.grid.levels, i, self.schedule, self.noise)
 
     def replay(
         self, known: Callable[[Tensor, Level], Prediction], x: Tensor, past: Past, i: int

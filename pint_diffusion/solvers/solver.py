@@ -125,6 +125,11 @@ class Solver(Options):
         return False
 
     @property
+    def multistep(self) -> bool:
+        """Whether a step depends on the steps before it."""
+        return self.history > 0
+
+    @property
     def starts_here(self) -> bool:
         """Whether the first evaluation of a step is of its start state at its first level."""
         return True

@@ -41,14 +41,14 @@ from pint_diffusion.methods.rounds.rows import (
 from pint_diffusion.methods.rounds.sweep import Seen, Sweep, Tables
 from pint_diffusion.numerics.convergence import Outcome
 from pint_diffusion.numerics.levels import to_device
-from pint_diffusion.numerics.prediction import Prediction, predict
+from pint_diffusion.numerics.prediction import Prediction
 from pint_diffusion.runtime.requests import Ask, Layout, Together
 from pint_diffusion.runtime.scheduler import Runtime
 
 
 def rounds(sweep: Sweep, problem: Problem) -> Callable[[Runtime], None]:
     """Make ready what a rank needs; return what starts its coroutine on its runtime."""
-    tables = Tables(problem.fine, problem.noise.device)
+    tables = Tables(problem.fine, problem.responses(), problem.noise.device)
 
     def start(runtime: Runtime) -> None:
         runtime.spawn(runtime.rank, Rounds(sweep, tables, problem, runtime).run)
@@ -109,6 +109,8 @@ class Rounds:
             returned = [await self.said[j, k] for j in places.all.slots]
             seen = self.look(windows, places, torch.stack(returned))  # type: ignore[arg-type]
             windows, places, preview = self.slide(windows, seen, preview)
+            if (windows.begin == self.steps).all():
+                preview = self.problem.shown(windows.states[: self.parts, 0])
             changes.append(windows.begin.astype(np.float64))
         if runtime.rank == 0:
             runtime.finish(self.outcome(k, changes))
@@ -219,8 +221,8 @@ class Rounds:
         asked, first = next(walks), None
         for stage in range(self.stages):
             a, s = levels[:, 0, stage], levels[:, 1, stage]
-            seen = predict(self.problem.kind, asked.x, outputs[stage], a, s)
-            first = first or (asked.x, *seen)
+            seen = self.problem.seen(asked.x, outputs[stage], a, s)
+            first = first or (asked.x, *seen[:3])
             try:
                 asked = walks.send(seen)
             except StopIteration as done:
@@ -231,7 +233,9 @@ class Rounds:
         whole = by_slot(torch.stack(known), rows, places.all_places, self.nothing[0])
         after, (asked_x, x0, eps, *variance) = whole[: self.parts], whole[self.parts :].unbind()
         points = places.points.view(len(rows.slots), self.samples)
-        return Seen(self.tables, points, states, after, asked_x, x0, eps, *variance)
+        remake = self.problem.remake([group.i for group in rows.groups], returned[:, 0])
+        known_of = points, states, after, asked_x, x0, eps
+        return Seen(self.tables, *known_of, variance[0] if variance else None, remake)
 
     @torch.inference_mode()
     def slide(
@@ -242,6 +246,8 @@ class Rounds:
         begin, length, slots = windows.begin, windows.length, seen.slots
         under_way = begin < self.steps
         settled = [0] * self.samples if swept.settled is None else swept.settled.tolist()
+        if self.problem.together:
+            settled = [min(settled)] * self.samples
         slid = np.array(
             [
                 sweep.slide(b, c) if b < self.steps else 0

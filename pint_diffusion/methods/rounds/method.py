@@ -72,7 +72,7 @@ def refuse_history(method: Method, problem: Problem, why: str) -> None:
         If the solver carries one.
     """
     solver = problem.fine.solver
-    if solver.history:
+    if solver.multistep:
         raise InputError(
             f"the method {method.name} {why}, and the solver {solver.name} carries a history: take "
             "another solver or method"

@@ -103,7 +103,8 @@ class Triangular(Copies):
         residuals = torch.cat([torch.zeros_like(x[:1]), first[:-1] - x[1:]])
         mapped = first
         if self.order > 1:
-            growth = tables.put("growth", lambda: tables.responses.moves[:, 0, -1, 0])[seen.points]
+            linear = tables.responses
+            growth = tables.put("growth", lambda: linear.moves[:, 0, linear.stages, 0])[seen.points]
             growth = growth.view(*growth.shape, *[1] * (x.ndim - 2))
             mapped = first + growth * grown(residuals, growth, self.order - 1)
         limits = tables.put("limits", lambda: self.limits)[seen.points]

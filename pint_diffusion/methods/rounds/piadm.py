@@ -46,7 +46,7 @@ SLOPE_OF: dict[str, Slope | None] = {
     "x0": lambda level: 1 / level.s,
     "eps": lambda level: 0.0,
     "score": lambda level: 0.0,
-    "v": lambda level: level.s,
+    "v": lambda level: level.v_slope,
     "increments": None,
 }
 """What is frozen, and the slope of eps that follows; at one level the score is eps to a factor."""
@@ -84,8 +84,11 @@ class Blocks(Copies):
 
     def __call__(self, seen: Seen) -> Swept:
         """Sweep; see `Sweep`."""
-        response = None if self.slope is None else seen.tables.frozen(self.slope)[seen.points]
-        states, moves = difference_sweep(seen, response)
+        tables, response, kappa = seen.tables, None, None
+        if self.slope is not None:
+            response = tables.frozen(self.slope)[seen.points]
+            kappa = tables.slopes(self.slope)[seen.points] if seen.remake else None
+        states, moves = difference_sweep(seen, response, kappa)
         settled = None
         if self.sweeps is None:
             # With tolerance 0 nothing may have moved, also of what the solver carries.
@@ -151,7 +154,7 @@ class PIADM(Sliced, MethodInRounds):
     def check(self, problem: Problem) -> None:
         """Refuse to freeze what is no single state."""
         solver = problem.fine.solver
-        if self.freeze == "increments" and solver.history:
+        if self.freeze == "increments" and solver.multistep:
             raise InputError(
                 f"`freeze` increments is for one-step solvers, and {solver.name} carries a "
                 "history: freeze something else"

@@ -190,7 +190,7 @@ def steps(walk: Propagator, rows: Rows, x: Tensor, past: Past) -> Steps:
         levels = [question.level for question in asked if question is not None]
         still = [g in under_way for g in range(len(groups))]
         seen = yield Asked(x if same else torch.cat(states), levels, still)
-        split = [[None] * len(sizes) if one is None else one.split(sizes) for one in seen[:3]]
+        split = [[None] * len(sizes) if one is None else one.split(sizes) for one in seen]
         answers = [Prediction(*one) for one in zip(*split, strict=True)]
     return [torch.cat(one) for one in zip(*after, strict=True)]
 

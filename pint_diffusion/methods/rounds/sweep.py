@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pint_diffusion.methods.problem import Remake
 from pint_diffusion.numerics.levels import to_device
 from pint_diffusion.numerics.sums import folded
 from pint_diffusion.solvers import Propagator
@@ -47,6 +48,9 @@ class Seen:
         State that the first evaluation of each step was of, and what was seen in it.
     variance : Tensor, optional
         See `Prediction`.
+    remake : callable, optional
+        Makes a step again, if that can be done: slot, state (1 + H, S, *shape) that it is made
+        from, by how much x (S, *shape) has moved, slopes (S,) -> state after it.
     """
 
     tables: Tables
@@ -57,6 +61,7 @@ class Seen:
     x0: Tensor
     eps: Tensor
     variance: Tensor | None = None
+    remake: Remake | None = None
 
     @property
     def parts(self) -> int:
@@ -170,7 +175,7 @@ class Copies:
 
 def bare(walk: Propagator, x: Tensor) -> Tensor:
     """Make a state (1 + H, S, *shape) of x (S, *shape) that carries nothing."""
-    return torch.cat([x[None], x.new_zeros((walk.solver.history, *x.shape))])
+    return walk.bare(x)
 
 
 class Tables:
@@ -180,14 +185,16 @@ class Tables:
     ----------
     walk : Propagator
         The walk.
+    responses : Responses
+        Of its steps.
     device : torch.device
         Where they go.
     """
 
-    def __init__(self, walk: Propagator, device: torch.device) -> None:
+    def __init__(self, walk: Propagator, responses: Responses, device: torch.device) -> None:
         self.walk = walk
         self.device = device
-        self.responses = Responses.of(walk)
+        self.responses = responses
         self._there: dict[Hashable, Tensor] = {}
 
     def put(self, name: Hashable, make: Callable[[], np.ndarray]) -> Tensor:
@@ -211,13 +218,20 @@ class Tables:
         """Responses, see there, (N + 1, 2**Q, Q + 1 + H, 1 + H) float64."""
         return self.put("moves", lambda: self.responses.moves)
 
+    def slopes(self, slope: Slope) -> Tensor:
+        """Return a slope known beforehand at the first evaluation of every step, (N + 1,)."""
+        levels = [levels[0] for levels in self.responses.levels]
+        return self.put((slope, "slopes"), lambda: np.array([slope(level) for level in levels]))
+
     def frozen(self, slope: Slope) -> Tensor:
         """Responses of the state (N + 1, 1 + H, 1 + H) with a slope known beforehand."""
         stages = self.responses.stages
         return self.put(slope, lambda: self.responses.with_slope(slope)[:, stages:])
 
 
-def difference_sweep(seen: Seen, response: Tensor | None) -> tuple[Tensor, Tensor]:
+def difference_sweep(
+    seen: Seen, response: Tensor | None, slopes: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """Make new states of the steps that were evaluated, point after point.
 
     Parameters
@@ -226,6 +240,8 @@ def difference_sweep(seen: Seen, response: Tensor | None) -> tuple[Tensor, Tenso
         The windows.
     response : Tensor, shape (L, S, 1 + H, 1 + H), or None
         J of every step; 1 if None.
+    slopes : Tensor, shape (L, S), optional
+        Slope that it has been made of, for steps that can be made again: these need no J.
 
     Returns
     -------
@@ -242,6 +258,9 @@ def difference_sweep(seen: Seen, response: Tensor | None) -> tuple[Tensor, Tenso
     for j, (x, step) in enumerate(zip(old, after, strict=True)):
         move = states[-1] - x
         moves.append(move)
+        if seen.remake is not None and slopes is not None:
+            states.append(seen.remake(j, states[-1], move[0], slopes[j]))
+            continue
         states.append(step + (folded(factors[j] * move, 1) if factors else move))
     return torch.stack(states, dim=1), torch.stack(moves, dim=1)
 

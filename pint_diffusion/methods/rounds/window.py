@@ -97,7 +97,7 @@ class Secant:
         kappa = slopes(spreads(evaluated, seen.states[seen.parts :], levels[:, :, 0]), levels)
         response = at_slopes(seen.tables.moves[seen.points], kappa)
         asked, response = response.split([kappa.shape[-1], seen.parts], dim=2)
-        states, moves = difference_sweep(seen, response)
+        states, moves = difference_sweep(seen, response, kappa[:, :, 0])
         settled = leading(self._settled(seen, asked, moves))
         return Swept(states, evaluated, settled, (asked[:, :, 0], kappa[:, :, :1], moves))
 
