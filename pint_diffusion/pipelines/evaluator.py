@@ -14,6 +14,7 @@ from pint_diffusion.pipelines.levels import Linear, Memory, Place, seen_by
 from pint_diffusion.pipelines.loop import PipelineLoop
 from pint_diffusion.pipelines.packing import Packing
 from pint_diffusion.pipelines.state import State
+from pint_diffusion.runtime.pace import Pace
 from pint_diffusion.runtime.requests import EvaluateRequest
 from pint_diffusion.solvers.solver import Past
 
@@ -36,6 +37,7 @@ class LoopEvaluator:
     def __init__(self, loop: PipelineLoop, packing: Packing, multistep: bool) -> None:
         self.loop, self.packing, self.multistep = loop, packing, multistep
         self.device = loop.first.tensors[0].device
+        self.pace = Pace()
         self.said = [seen.model_output for seen in loop.seen]
         self.samples = [seen.sample for seen in loop.seen]
         told = sum(one.numel() for one in self.said) // packing.rows
@@ -43,7 +45,7 @@ class LoopEvaluator:
         self._newest: tuple[Tensor, State] | None = None
         self._known: dict[int, list[Linear]] = {}
 
-    def __call__(self, requests: Sequence[EvaluateRequest]) -> list[Prediction]:
+    def start(self, requests: Sequence[EvaluateRequest]) -> list[Prediction]:
         """Run a body for each request.
 
         The output has, side by side, the state after the body, eps, and what the scheduler was
@@ -58,9 +60,9 @@ class LoopEvaluator:
         """
         return [self._run(request) for request in requests]
 
-    def check(self) -> float:
-        """Return 0: a body is looked at when it is run."""
-        return 0.0
+    def look(self) -> tuple[float, dict[int, NetworkError]]:
+        """Find nothing: a body is looked at when it is run."""
+        return 0.0, {}
 
     def live(self, output: Tensor) -> State | None:
         """Return the state after the newest body, if this is its output."""
@@ -113,20 +115,25 @@ class LoopEvaluator:
     def _run(self, request: EvaluateRequest) -> Prediction:
         place, ask = request.levels[0], request.ask
         assert isinstance(place, Place)
-        where = ask.place or f"slice {ask.n}, iteration {ask.k}"
+        where = f"{ask.place or f'slice {ask.n}, iteration {ask.k}'}, step {place.body}"
+        self.pace.begin(len(request.x), lambda: where)
         try:
             after = self.loop.body(place.body, self._before(place, request.x))
-        except (Exception, SystemExit) as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
             raise NetworkRaisedError(
-                f"the pipeline failed at {where}, step {place.body}:\n{traceback.format_exc()}"
+                f"the pipeline failed at {where}:\n{traceback.format_exc()}"
             ) from error
+        finally:
+            self.pace.end()
         told = [
             seen_by(scheduler, seen.model_output, seen.sample, place)
             for scheduler, seen in zip(self.loop.schedulers, self.loop.seen, strict=True)
         ]
         x0, eps = (self.packing.beside(parts) for parts in zip(*told, strict=True))
         if not bool(torch.isfinite(eps).all()):
-            raise NetworkError(f"a network returned NaN or infinity at {where}, step {place.body}")
+            raise NetworkError(f"a network returned NaN or infinity at {where}")
         x, past = self.packing.pack(after)
         said = self.packing.beside([seen.model_output for seen in self.loop.seen])
         output = torch.cat([x, *past, eps, said], dim=1)
