@@ -305,7 +305,6 @@ class Files(Output):
         self._write()
 
     def _write_all(self) -> None:
-        self._parts.verify()
         self._write()
         self._hold_space()
 

@@ -19,6 +19,7 @@ from pint_diffusion.store.clear import refuse_full
 from pint_diffusion.store.directory import Directory
 from pint_diffusion.store.manifest import Manifest
 from pint_diffusion.store.names import LOCK, MANIFEST, MASTER, PARTS, RESERVE, STREAM, is_of_a_run
+from pint_diffusion.store.writer import Writer
 
 GIVEN = ["--steps", "12", "--slices", "4", "--samples", "2", "--batching", "off"]
 GIVEN += ["--max-iterations", "2", "--tolerance", "0"]
@@ -211,6 +212,26 @@ def test_a_folder_that_is_exchanged_in_mid_run_ends_the_run_and_nothing_is_writt
         record = pd.read_run(home)
         assert record.facts["resumed_after"] >= 0
         assert np.array_equal(record.samples, done.samples.numpy())
+
+
+def test_a_folder_that_is_exchanged_when_all_parts_are_written_is_noticed_too(
+    tmp_path, model, monkeypatch, capfd
+):
+    run, other = tmp_path / "run", tmp_path / "other"
+    other.mkdir()
+    closes = Writer.close
+
+    def close(self):
+        closes(self)
+        if not run.is_symlink():
+            run.rename(tmp_path / "moved")
+            run.symlink_to(other)
+
+    monkeypatch.setattr(Writer, "close", close)
+    assert main(["sample", *model, *GIVEN, "--out", str(run)]) == 1
+    assert "moved or exchanged" in capfd.readouterr().err
+    assert content(other) == {}
+    assert inspect_facts(tmp_path / "moved")["status"].startswith("failed: ")
 
 
 def inspect_facts(folder):

@@ -13,8 +13,10 @@ import h5py
 import numpy as np
 import pytest
 
+import pint_diffusion as pd
 from pint_diffusion.commands.cli import main
 from pint_diffusion.errors import InputError
+from pint_diffusion.runtime.world import open_world
 from pint_diffusion.store.manifest import Manifest
 from pint_diffusion.store.master import read_run
 
@@ -101,6 +103,24 @@ def test_events_of_another_run_are_refused_by_name(run, foreign, tmp_path, capfd
     code, said = told(capfd, "export", run, "--trace", tmp_path / "trace.json")
     assert code == 2
     assert sentence in said
+
+
+@pytest.mark.mpi(min_size=2)
+@pytest.mark.parametrize("there", ["a run", "nothing"])
+def test_a_rank_with_another_folder_is_named_also_if_a_run_is_in_it(mixture_file, tmp_path, there):
+    """As on a host with a disk of its own, on which somebody has run before."""
+    world = open_world("mpi")
+    folder, network = tmp_path / f"rank{world.rank}", pd.load_denoiser(f"gmm:{mixture_file}")
+    given = {"steps": 8, "samples": 2}
+    if there == "a run" and world.rank > 0:
+        pd.sample(network, pd.Parareal(slices=4), comm=None, outputs=[pd.Files(folder)], **given)
+    with pytest.raises(pd.InputError, match="rank 1 .* is not rank 0's folder here"):
+        pd.sample(
+            network, pd.Parareal(slices=8), comm=world.comm, outputs=[pd.Files(folder)], **given
+        )
+    if world.rank == 0:
+        with h5py.File(folder / "run.h5") as file:
+            assert "is not rank 0's folder" in file.attrs["status"]
 
 
 def swap(run: Path, foreign: Path, k: int) -> str:
