@@ -114,7 +114,7 @@ def test_a_rank_with_another_folder_is_named_also_if_a_run_is_in_it(mixture_file
     given = {"steps": 8, "samples": 2}
     if there == "a run" and world.rank > 0:
         pd.sample(network, pd.Parareal(slices=4), comm=None, outputs=[pd.Files(folder)], **given)
-    with pytest.raises(pd.InputError, match="rank 1 .* is not rank 0's folder here"):
+    with pytest.raises(pd.InputError, match=r"rank 1 .* is not rank 0's folder here"):
         pd.sample(
             network, pd.Parareal(slices=8), comm=world.comm, outputs=[pd.Files(folder)], **given
         )
