@@ -5,6 +5,8 @@ A draw of 60 cases; `make faults` makes them all, and those that need several ho
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 import re
 import signal
@@ -23,6 +25,7 @@ from helpers.launch import ranks_of, start
 
 from pint_diffusion.commands.cli import main
 from pint_diffusion.store.master import read_run
+from pint_diffusion.store.names import LOCK
 
 WHOLE = os.environ.get("FAULTS") == "1"
 RUN = ["--model", f"{faulty.__file__}:factory", "--steps", 24, "--samples", 2, "--batching", "off"]
@@ -191,11 +194,24 @@ def judge(case, code, said, seconds):
 
 
 def ranks_left(folder):
-    """Return the processes that are left soon after: the launcher ends those that are."""
-    deadline = time.monotonic() + 10
-    while (left := ranks_of(folder)) and time.monotonic() < deadline:
+    """Return the processes that are left soon after: the launcher ends those that are.
+
+    One that is being killed has no name any more, but for a moment has its files.
+    """
+    deadline = time.monotonic() + LATE
+    while (left := [*ranks_of(folder), *holders(folder)]) and time.monotonic() < deadline:
         time.sleep(0.05)
     return left
+
+
+def holders(folder):
+    """Return the lock of a folder, if it is held."""
+    with contextlib.suppress(FileNotFoundError), open(folder / LOCK) as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return [LOCK]
+    return []
 
 
 def go_on(case, folder, undisturbed):
