@@ -303,12 +303,15 @@ def lines(draw: Any) -> Line:
     command = draw(st.sampled_from(["sample"] * 12 + ["resume", "grid"] * 3 + list(KINDS)))
     method = draw(st.sampled_from(sorted(Settings.choices["method"])))
     solver = draw(st.sampled_from(["ddim", *sorted(Settings.choices["solver"])]))
-    flags = known(command, method, solver)
     words: list[list[str]] = []
-    if "method" in KINDS[command].choices:
-        words.append(["--method", method])
-    if "solver" in KINDS[command].choices:
+    if command == "resume" and not rarely(draw):  # the run has these
+        method, solver = "parareal", "ddim"
+    elif "solver" in KINDS[command].choices:
+        words = [["--method", method]] * ("method" in KINDS[command].choices)
         words.append(["--solver", solver])
+    flags = known(command, method, solver)
+    if command == "resume":
+        flags = [one for one in flags if one[0].resume == "free" or rarely(draw)]
     wrong = draw(st.sampled_from([0, 0, 1, 1, 2]))
     for i in range(draw(st.sampled_from([0, 1, 2, 3])) + wrong if flags else 0):
         flag, rights, anything = draw(st.sampled_from(flags))

@@ -27,7 +27,7 @@ from pint_diffusion.runtime.world import LocalWorld, open_world
 
 COUNT = int(os.environ.get("GRAMMAR", "300"))
 ON_RANKS = int(os.environ.get("GRAMMAR_ON_RANKS", "20"))
-SECONDS = 60
+SECONDS = 120
 CODES = {0, 2, 3, 4, 75}
 SAID = ("pint-diffusion: warning: ", "pint-diffusion: note: ", "iteration ", "round ")
 
@@ -138,7 +138,7 @@ def limited(seconds: int):
         signal.signal(signal.SIGALRM, before)
 
 
-@pytest.mark.timeout(0 if COUNT > 1000 else 300)
+@pytest.mark.timeout(0 if COUNT > 1000 else 900)
 def test_every_input_ends_well_or_in_one_sentence(sandbox, capfd, monkeypatch):
     monkeypatch.setattr(LocalWorld, "abort", lambda self, code: None)  # the exception goes up
     codes, slowest, begun = Counter(), (0.0, ""), time.monotonic()
@@ -173,7 +173,7 @@ def test_every_input_ends_well_or_in_one_sentence(sandbox, capfd, monkeypatch):
 
 
 @pytest.mark.mpi(min_size=4)
-@pytest.mark.timeout(0 if ON_RANKS > 100 else 300)
+@pytest.mark.timeout(0 if ON_RANKS > 100 else 600)
 def test_every_input_ends_alike_on_all_ranks(tmp_path, monkeypatch, capfd):
     """Rank 0 draws the inputs and looks at the files; all ranks are told the same."""
     world = open_world("mpi")

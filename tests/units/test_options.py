@@ -11,7 +11,7 @@ from pint_diffusion.build.coarse import Coarse
 from pint_diffusion.errors import InputError
 from pint_diffusion.methods import METHODS, Chords, Parareal, Window
 from pint_diffusion.methods.parareal import best_slices, bound
-from pint_diffusion.solvers import DDIM, SOLVERS, Heun
+from pint_diffusion.solvers import DDIM, SOLVERS, DPMpp2M, Heun
 from pint_diffusion.solvers.langevin import Corrector
 
 KINDS = [*METHODS.values(), *SOLVERS.values(), Coarse, Corrector]
@@ -72,6 +72,36 @@ def test_a_wrong_value_is_one_sentence_that_names_the_option(make, field):
     with pytest.raises(InputError, match=f"`{field}`") as error:
         make()
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("make", "told"),
+    [
+        (lambda: Window(True), "`window` is True, but must be a valid integer"),
+        (lambda: Window(8.0), "`window` is 8.0, but must be a valid integer"),
+        (lambda: Window("8"), "`window` is '8', but must be a valid integer"),
+        (lambda: Window("many"), "`window` is 'many', but must be a valid integer"),
+        (lambda: Window(tolerance=True), "`tolerance` is True, but must be a valid number"),
+        (lambda: Window(tolerance="1e-3"), "`tolerance` is '1e-3', but must be a valid number"),
+        (lambda: Parareal(max_iterations=False), "`max_iterations` is False, but must be"),
+        (lambda: Parareal(bounds=(0, True)), "`bounds` is \\(0, True\\), but must be a valid int"),
+        (
+            lambda: Parareal(bounds=[0, "4"]),
+            "`bounds` is \\[0, '4'\\], but must be",
+        ),
+        (lambda: DPMpp2M(carry=1), "`carry` is 1, but must be a valid boolean"),
+        (lambda: Coarse(steps=2.0), "`coarse_steps` is 2.0, but must be a valid integer"),
+        (lambda: Parareal(slicing="a\0"), "`slicing` is 'a\\\\x00', which no file can be called"),
+    ],
+)
+def test_no_value_is_turned_into_one_of_another_type(make, told):
+    with pytest.raises(InputError, match=told):
+        make()
+
+
+def test_whole_numbers_are_numbers_and_lists_are_tuples():
+    assert Window(tolerance=1).tolerance == 1.0
+    assert Parareal(bounds=[0, 2]).bounds == (0, 2)
 
 
 @pytest.mark.parametrize("steps", [1, 7, 50, 64, 1000])

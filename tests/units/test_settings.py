@@ -6,6 +6,7 @@ import logging
 import subprocess
 import sys
 from itertools import product
+from pathlib import Path
 
 import pytest
 import yaml
@@ -122,6 +123,40 @@ def test_what_is_wrong_in_the_file_is_said_of_the_file(tmp_path):
     assert error.value.field == "config"
     with pytest.raises(InputError, match=r"^`samples` is 0"):
         parse(Settings, ["--config", str(file), "--samples", "0", "--window", "3"])
+
+
+@pytest.mark.parametrize(
+    ("words", "option", "value"),
+    [
+        (["--steps", "12"], "steps", 12),
+        (["--guidance=1e1"], "guidance", 10.0),
+        (["--labels", "0,2"], "labels", (0, 2)),
+        (["--batching", "off"], "batching", "off"),
+        (["--batching", "4"], "batching", 4),
+        (["--watchdog", "off"], "watchdog", None),
+        (["--model", "12"], "model", "12"),
+        (["--out", "007"], "out", Path("007")),
+        (["--sigma-max", "inf"], "sigma_max", float("inf")),
+    ],
+)
+def test_the_text_behind_a_flag_becomes_what_its_type_is(words, option, value):
+    found = getattr(parse(Settings, words), option)
+    assert (found, type(found)) == (value, type(value))
+
+
+@pytest.mark.parametrize("word", ["12.0", "1e1", "yes", "", "0x10", "\u00b2", "9" * 5000])
+def test_the_text_behind_a_flag_is_no_other_number(word):
+    with pytest.raises(InputError, match=r"^`steps` is "):
+        parse(Settings, ["--steps", word])
+
+
+def test_an_error_of_a_flag_is_not_said_of_the_file(tmp_path):
+    file = tmp_path / "c.yaml"
+    file.write_text("coarse: {steps: 2}\nsamples: 3\n")
+    with pytest.raises(InputError, match=r"^unrecognized argument: --foo"):
+        parse(Settings, ["--config", str(file), "--foo", "1"])
+    with pytest.raises(InputError, match=r"^`steps` is 0"):
+        parse(Settings, ["--config", str(file), "--steps", "0"])
 
 
 def foreign():
