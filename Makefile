@@ -19,9 +19,10 @@ test: test-one test-mpi
 
 test-one test-mpi test-gpu: export OMP_NUM_THREADS = 1
 
-# Two tests at a time, and then, one at a time, those that a test beside them could disturb.
+# Three tests at a time, since many wait, and then, one at a time, those that a test beside them could
+# disturb.
 test-one: $(VENV)/.made-test
-	timeout --kill-after=10 1200 $(BIN)/python -m pytest -q -n 2 -m "not mpi and not alone and not gpu"
+	timeout --kill-after=10 1200 $(BIN)/python -m pytest -q -n 3 -m "not mpi and not alone and not gpu"
 	timeout --kill-after=10 900 $(BIN)/python -m pytest -q -m "alone and not mpi and not gpu"
 
 test-mpi: $(VENV)/.made-test
