@@ -11,6 +11,8 @@ import tempfile
 from atexit import register
 from pathlib import Path
 
+from pint_diffusion.report.figure import import_matplotlib
+
 
 @functools.cache
 def keep_out_of_home() -> None:
@@ -25,6 +27,7 @@ def keep_out_of_home() -> None:
     before = os.environ.get("XDG_CACHE_HOME")
     os.environ["XDG_CACHE_HOME"] = os.environ.get("MPLCONFIGDIR", "")
     try:
+        import_matplotlib()
         import matplotlib.font_manager  # noqa: F401
     finally:
         os.environ.pop("XDG_CACHE_HOME")

@@ -40,7 +40,7 @@ def blocks(page: str) -> list[tuple[str, str, str]]:
     """(file or "", language, text) of the marked blocks of a page."""
     text = (DOCS / page).read_text()
     found = [(name, language, body) for _, name, language, body in FENCE.findall(text)]
-    marks = re.findall(r"^<!-- .* -->$", text, re.MULTILINE)
+    marks = re.findall(r"^<!-- (?:tested|file: .*) -->$", text, re.MULTILINE)
     assert len(found) == len(marks), f"a mark in {page} has no block right below it"
     return found
 

@@ -51,6 +51,7 @@ def walled_launch(places, *given, ranks=1, home=None):
                 "TMPDIR": str(places["tmp"]),
                 "PYTHONPATH": os.pathsep.join([str(WALLS), str(PACKAGE.parent)]),
                 "WALLED": str(places["notes"]),
+                "TORCHINDUCTOR_CACHE_DIR": str(places["tmp"]),  # torch sets it in this process
                 **dict.fromkeys(("MPLCONFIGDIR", "XDG_CACHE_HOME", "XDG_CONFIG_HOME"), ""),
             },
         )
