@@ -212,6 +212,7 @@ class Outputs(Output):
     def __init__(self, outputs: Iterable[Output | Watch] = ()) -> None:
         self._all = [_output(one) for one in outputs]
         self._open: list[Output] = []
+        self._lost = False
         # Those alone that listen: these are called for every state and every network call.
         self._states = self._that("state")
         self._boundaries = self._that("boundary")
@@ -273,9 +274,11 @@ class Outputs(Output):
             look()
 
     def lost(self, cause: str, told_by: int | None) -> None:
-        """Tell all."""
-        for one in self._all:
-            one.lost(cause, told_by)
+        """Tell all, once: threads of the transport do so before the run raises it."""
+        if not self._lost:
+            self._lost = True
+            for one in self._all:
+                one.lost(cause, told_by)
 
     def close(self, ended: Ended) -> None:
         """Close each that was opened, also after one has failed.

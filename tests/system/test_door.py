@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import re
 import signal
 import threading
 import time
+from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
@@ -157,8 +160,11 @@ def test_beside_a_thread_of_the_program_whose_process_is_left_as_it_was(world, m
 
 
 def state_of_the_process():
+    wakeup = signal.set_wakeup_fd(-1)
+    signal.set_wakeup_fd(wakeup)
     return (
         dict(os.environ), os.getcwd(), threading.active_count(),
+        wakeup, len(os.listdir("/proc/self/fd")), os.sched_getaffinity(0), children(),
         [signal.getsignal(number) for number in signal.valid_signals()],
         torch.get_num_threads(), torch.get_num_interop_threads(), torch.get_default_device(),
         torch.get_default_dtype(), torch.is_grad_enabled(), torch.is_inference_mode_enabled(),
@@ -167,6 +173,10 @@ def state_of_the_process():
         torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32,
         torch.get_float32_matmul_precision(),
     )  # fmt: skip
+
+
+def children():
+    return Path(f"/proc/self/task/{os.getpid()}/children").read_text()
 
 
 CELLS = (
@@ -331,6 +341,69 @@ def test_what_fails_is_raised_on_every_rank_and_the_next_run_is_none_the_worse(w
     with pytest.raises(kind, match="boom"):
         pd.sample(network, method, outputs=outputs, comm=comm_of(world), **GIVEN)
     assert pd.sample(Contraction(), method, comm=comm_of(world), **GIVEN).converged
+
+
+class Stuck(Contraction):
+    """Its third call returns when a file is there."""
+
+    def __init__(self, file):
+        super().__init__()
+        self.file = file
+
+    def __call__(self, x, t, alpha_bar):
+        while self.calls == 2 and not self.file.exists():
+            time.sleep(0.02)
+        return super().__call__(x, t, alpha_bar)
+
+
+METHODS_STUCK = {"parareal": FEW["parareal"], "window": pd.Window(8, tolerance=0)}
+
+
+@pytest.mark.parametrize("method", METHODS_STUCK.values(), ids=METHODS_STUCK)
+def test_a_call_that_does_not_end_is_raised_on_the_other_ranks_and_logged(
+    world, method, caplog, tmp_path
+):
+    """On the rank itself it is raised once the call returns. The next run is none the worse."""
+    given = {**GIVEN, "comm": comm_of(world), "call_limit": 0.25}
+    threads, late = threading.active_count(), world.rank == world.size - 1
+    go = world.share(tmp_path / "go")
+    place = rf"rank {world.size - 1} on \S+: a network call at .*, step \d+ has taken more than"
+    if world.size == 1:
+        caplog.handler.addFilter(lambda record: go.touch() or True)
+    with pytest.raises(pd.TransportError, match=place):
+        pd.sample(Stuck(go) if late else Contraction(), method, **given)
+    go.touch()
+    logged = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
+    assert len(logged) == (world.rank == 0)
+    assert all(re.search(place, one) for one in logged)
+    world.barrier()
+    assert pd.sample(Contraction(), method, **given | {"call_limit": None}).converged
+    assert threading.active_count() == threads
+
+
+@pytest.mark.parametrize("given", [{"call_limit": 0}, {"call_limit": "soon"}, {"watchdog": -1}])
+def test_what_is_no_limit_is_refused_by_name(given):
+    (name,) = given
+    for call in (pd.sample, pd.iterate):
+        with pytest.raises(pd.InputError, match=f"`{name}` is .* seconds above 0"):
+            call(Contraction(), **GIVEN, **given)
+
+
+class StopsAll(BaseException):
+    """What is no Exception."""
+
+
+@pytest.mark.parametrize("kind", [GeneratorExit, StopsAll, SystemExit, asyncio.CancelledError])
+@pytest.mark.parametrize("method", METHODS_STUCK.values(), ids=METHODS_STUCK)
+def test_whatever_a_network_raises_is_told_on_every_rank(world, method, kind):
+    def fails(calls, out):
+        if calls == 3 and world.rank == world.size - 1:
+            raise kind("enough")
+        return out
+
+    network, error = Contraction(fails), pd.RunFailed if world.size > 1 else pd.PintError
+    with pytest.raises(error, match=r"the network failed at \w+ \d+,(?s:.*)enough"):
+        pd.sample(network, method, comm=comm_of(world), **GIVEN)
 
 
 @pytest.mark.mpi(min_size=2)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from pint_diffusion.errors import TransportError
 from pint_diffusion.runtime.limits import OnLost, Overdue, Patrol
 from pint_diffusion.runtime.transports.base import Message
 
@@ -20,9 +21,21 @@ class LocalTransport:
     """
 
     def __init__(self, overdue: Overdue | None = None, on_lost: OnLost | None = None) -> None:
-        self._patrol: Patrol | None = None
-        if overdue is not None and on_lost is not None:
-            self._patrol = Patrol(lambda passed: told(overdue, passed, on_lost), overdue.period)
+        self._overdue, self._on_lost = overdue, on_lost
+        self._patrol = Patrol(self._look, overdue.period) if overdue else None
+        self._lost: str | None = None
+
+    def _look(self, passed: float) -> bool:
+        assert self._overdue is not None
+        cause = self._overdue.look(passed)
+        if cause is not None and self._on_lost is not None:
+            self._on_lost(cause, 0)
+        self._lost = cause
+        return cause is not None
+
+    def _check(self) -> None:
+        if self._lost is not None:
+            raise TransportError(self._lost, told_by=0)
 
     def send(self, ranks: Sequence[int], message: Message) -> None:
         """Refuse to send to another rank: there is none.
@@ -42,20 +55,22 @@ class LocalTransport:
         ------
         RuntimeError
             If the caller would wait for it.
+        TransportError
+            If a network call has taken too long.
         """
+        self._check()
         if timeout != 0:
             raise RuntimeError("every coroutine awaits a value that nobody makes")
         return []
 
     def close(self) -> None:
-        """End the watch; nothing is under way."""
+        """End the watch; nothing is under way.
+
+        Raises
+        ------
+        TransportError
+            As `receive`.
+        """
         if self._patrol is not None:
             self._patrol.end()
-
-
-def told(overdue: Overdue, passed: float, on_lost: OnLost) -> bool:
-    """Tell of a network call that takes too long; return whether there is one."""
-    cause = overdue.look(passed)
-    if cause is not None:
-        on_lost(cause, 0)
-    return cause is not None
+        self._check()
