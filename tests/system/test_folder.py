@@ -15,7 +15,7 @@ from pint_diffusion.commands import sample
 from pint_diffusion.commands.cli import main
 from pint_diffusion.errors import InputError
 from pint_diffusion.report.inspection import inspect_run
-from pint_diffusion.store.clear import refuse_full
+from pint_diffusion.store.clear import clear_folder, refuse_full
 from pint_diffusion.store.directory import Directory
 from pint_diffusion.store.manifest import Manifest
 from pint_diffusion.store.names import LOCK, MANIFEST, MASTER, PARTS, RESERVE, STREAM, is_of_a_run
@@ -332,20 +332,24 @@ def test_force_takes_a_run_and_leaves_alone_what_is_not_of_a_run(run, model, tor
     assert sorted(parts) == sorted(str(part) for row in rows.values() for part in row)
 
 
-def test_a_run_whose_deletion_was_cut_short_is_still_one(run, model, monkeypatch):
+def test_a_run_whose_deletion_was_cut_short_anywhere_is_still_one(made, tmp_path, monkeypatch):
     """The last files to be deleted are those by which the run is known."""
-    deletes = Directory.delete
+    deletes, left = Directory.delete, len(content(made)) - 1
+    for files in range(left):
+        run, done = shutil.copytree(made, tmp_path / str(files)), []
 
-    def delete(self, name):
-        if name in (MASTER, MANIFEST):
-            raise OSError(5, "Input/output error")
-        deletes(self, name)
+        def delete(self, name, done=done, files=files):
+            if len(done) == files and name != LOCK:
+                raise OSError(5, "Input/output error")
+            done.append(name)
+            deletes(self, name)
 
-    with monkeypatch.context() as here:
-        here.setattr(Directory, "delete", delete)
-        assert main(forced(model, run)) == 2
-    assert os.listdir(run / PARTS) == []
-    assert main(forced(model, run)) == 3
+        with monkeypatch.context() as here:
+            here.setattr(Directory, "delete", delete)
+            with pytest.raises(InputError, match="Input/output error"):
+                clear_folder(run, force=True)
+        refuse_full(Directory.of(run), force=True)
+    assert {*content(run)} <= {MASTER, MANIFEST, LOCK}
 
 
 def test_without_force_a_folder_must_be_empty(run, model, capfd):
