@@ -220,12 +220,18 @@ def _refuse(wrong: InputError | None) -> None:
         raise wrong
 
 
+def refuse_several(kind: type[CommandSettings]) -> None:
+    """Refuse to run a command of one process in several, of which all but one would do nothing."""
+    launcher = read_launcher()
+    if launcher is not None and launcher.size > 1:
+        raise InputError(f"{kind.name} runs in one process: start it without a launcher")
+
+
 def _inspect(arguments: list[str], speaks: bool, open_once: Callable[[str], World]) -> int:
     from pint_diffusion.settings.inspect import Inspect
 
     settings = parse(Inspect, arguments)
-    if not speaks:
-        return 0
+    refuse_several(Inspect)
     from pint_diffusion.report.inspection import inspect_run, inspection_table
 
     found = inspect_run(settings.run)
@@ -237,11 +243,12 @@ def _export(arguments: list[str], speaks: bool, open_once: Callable[[str], World
     from pint_diffusion.settings.export import Export
 
     settings = parse(Export, arguments)
-    if speaks and settings.trace is not None:
+    refuse_several(Export)
+    if settings.trace is not None:
         from pint_diffusion.report.trace import write_trace
 
         print(f"{settings.trace}: {write_trace(settings.run, settings.trace)} events")
-    elif speaks:
+    else:
         from pint_diffusion.commands.caches import keep_out_of_home
         from pint_diffusion.report import draw_pictures
         from pint_diffusion.store.master import read_run
@@ -264,9 +271,7 @@ def _grid(arguments: list[str], speaks: bool, open_once: Callable[[str], World])
     from pint_diffusion.settings.grid import GridSettings
 
     settings = parse(GridSettings, arguments)
-    launcher = read_launcher()
-    if launcher is not None and launcher.size > 1:
-        raise InputError("grid runs in one process: start it without a launcher")
+    refuse_several(GridSettings)
     find_source(settings.model)
     from pint_diffusion.commands.grid import grid_table, make_grid_file
 

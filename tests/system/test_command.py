@@ -19,6 +19,7 @@ from pint_diffusion.commands.cli import COMMANDS, main
 from pint_diffusion.errors import InputWarning
 from pint_diffusion.models import load_denoiser
 from pint_diffusion.runtime.process import seconds_since_start
+from pint_diffusion.runtime.world import open_world
 from pint_diffusion.settings.flags import flags_of
 from pint_diffusion.settings.help import flags_of_all
 from pint_diffusion.settings.run import Settings
@@ -125,6 +126,15 @@ def test_a_process_knows_when_it_began():
     first, passed = map(float, launch(program=["-c", act]).out.split())
     assert 0 < first <= time.monotonic() - begun + 0.02
     assert 0.45 < passed < 5
+
+
+@pytest.mark.mpi(min_size=2)
+@pytest.mark.parametrize("command", ["inspect", "export", "grid"])
+def test_commands_of_one_process_are_refused_in_several(command, tmp_path, capfd):
+    assert main([command, str(tmp_path / "one")]) == 2
+    err = capfd.readouterr().err
+    told = f"pint-diffusion: error: {command} runs in one process: start it without a launcher\n"
+    assert err == (told if open_world("mpi").rank == 0 else "")
 
 
 @pytest.fixture

@@ -39,7 +39,7 @@ class Sandbox:
         self.folder = folder
         make_inputs(folder)
         network = pd.load_denoiser("gmm:inputs/m.npz")
-        method, files = pd.Parareal(slices=3, max_iterations=1), pd.Files("inputs/run")
+        method, files = pd.Parareal(slices=5, max_iterations=1), pd.Files("inputs/run")
         pd.sample(network, method, steps=6, samples=2, comm=None, outputs=[files])
         self.prepare()
 
