@@ -34,7 +34,9 @@ def load(spec: str) -> Any:
         is_file = source.endswith(".py")
         module = _import_file(Path(source)) if is_file else importlib.import_module(source)
         return getattr(module, name, None)
-    except (Exception, SystemExit) as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
         raise InputError(f"{spec}: {source} can't be imported ({reason(error)})") from error
 
 

@@ -40,7 +40,9 @@ def load_factory(spec: str, device: torch.device, dtype: torch.dtype) -> Denoise
         raise InputError(f"{spec}: {source} has no function {name}; write one that returns a model")
     try:
         model = factory(device=device, dtype=dtype)
-    except (Exception, SystemExit) as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
         raise InputError(
             f"{spec}: the call {name}(device=..., dtype=...) failed ({reason(error)})"
         ) from error

@@ -127,7 +127,7 @@ STUCK = {"sleeps": time.sleep, "spins": spin, "keeps_the_lock": keep_the_lock}
 def stuck(how):
     """Never returns from the 6th call on, or that of STUCK_AT, on the rank that STUCK_ON names."""
     call = int(os.environ.get("STUCK_AT", "6"))
-    where = int(os.environ.get("STUCK_ON", "2" if "PMI_RANK" in os.environ else "0"))
+    where = int(os.environ["STUCK_ON"])
 
     def act(out):
         STUCK[how](1000)

@@ -15,13 +15,16 @@ from helpers import networks
 from helpers.launch import launch, ranks_of, start
 
 from pint_diffusion.commands.cli import main
+from pint_diffusion.store.manifest import Manifest
 
 NETWORKS = Path(networks.__file__)
 RUN = ["--steps", 32, "--slices", 8, "--samples", 2, "--tolerance", 1e-12]
 
 
-def sample(name, out, *more, ranks=4):
-    return launch("sample", "--model", f"{NETWORKS}:{name}", "--out", out, *RUN, *more, ranks=ranks)
+def sample(name, out, *more, ranks=4, stuck=0):
+    """Start a run; ``stuck`` is the rank on which some networks never return."""
+    given = ["--model", f"{NETWORKS}:{name}", "--out", out, *RUN, *more]
+    return launch("sample", *given, ranks=ranks, environment={"STUCK_ON": str(stuck)})
 
 
 @pytest.mark.parametrize("placement", ["root", "slice"])
@@ -167,6 +170,111 @@ def test_a_rank_that_falls_silent_is_named_and_ends_every_rank(tmp_path, who):
         with h5py.File(tmp_path / "out" / "run.h5") as run:
             assert f"failed: rank {who} on " in run.attrs["status"]
     assert all_ended(tmp_path / "out")
+
+
+@pytest.mark.alone
+@pytest.mark.parametrize(("how", "who", "ranks"), [("sleeps", 0, 1), ("spins", 2, 4)])
+def test_a_call_that_never_returns_is_named_and_ends_every_rank(tmp_path, how, who, ranks):
+    """The other ranks hear from it, so it is not silent."""
+    out = tmp_path / "out"
+    ended = sample(how, out, "--watchdog", 10, "--call-limit", 3, ranks=ranks, stuck=who)
+    assert ended.code == 1, ended
+    place = rf"rank {who} on \S+: a network call at slice \d, iteration \d, step \d+ has taken more"
+    assert len(re.findall(f"error: {place} than 3 s: raise --call-limit", ended.err)) == 1
+    assert "Traceback" not in ended.err
+    with h5py.File(out / "run.h5") as run:
+        assert re.match(f"failed: {place}", run.attrs["status"])
+    assert all_ended(out)
+
+
+@pytest.mark.alone
+@pytest.mark.parametrize("who", [0, 1])
+def test_a_call_that_keeps_the_lock_is_noticed_by_the_other_ranks(tmp_path, who):
+    out = tmp_path / "out"
+    given = ["--watchdog", 3, "--placement", "slice"]
+    ended = sample("keeps_the_lock", out, *given, ranks=2, stuck=who)
+    assert ended.code == 1, ended
+    place = (
+        rf"rank {who} on \S+ has been silent for \d+ s, last at slice \d, iteration \d, step \d+"
+    )
+    assert len(re.findall(place, ended.err)) == 1
+    if who:
+        with h5py.File(out / "run.h5") as run:
+            assert re.match(f"failed: {place}", run.attrs["status"])
+    assert all_ended(out)
+
+
+@pytest.mark.alone
+def test_a_call_that_keeps_the_lock_in_the_only_process_ends_it_too(tmp_path):
+    ended = sample("keeps_the_lock", tmp_path / "out", "--call-limit", 2, ranks=1, stuck=0)
+    assert ended.code == -signal.SIGKILL
+    place = (
+        r"rank 0 on \S+: a network call at slice \d, iteration \d, step \d+ or after it has kept"
+    )
+    assert re.search(
+        f"error: {place} Python's lock for more than 2 s: raise --call-limit", ended.err
+    )
+
+
+@pytest.mark.alone
+@pytest.mark.parametrize("how", ["sleeps", "keeps_the_lock"])
+def test_a_rank_that_never_loads_is_named_and_ends_every_rank(tmp_path, how):
+    out, stuck = tmp_path / "out", {"STUCK_HOW": how, "STUCK_ON": "1"}
+    model = ["--model", f"{NETWORKS}:never_loads", "--out", out, "--load-limit", 3]
+    ended = launch("sample", *model, *RUN, ranks=2, environment=stuck)
+    assert ended.code == 1, ended
+    said = r"error: rank 1 on \S+ is not ready after 3 s of loading: raise --load-limit"
+    assert len(re.findall(said, ended.err)) == 1
+    assert "Traceback" not in ended.err
+    assert not out.exists()
+    assert all_ended(out)
+
+
+@pytest.mark.alone
+def test_the_other_ranks_wait_for_the_walk_of_verify_as_long_as_it_goes_on(tmp_path):
+    """It has no time limit of its own, but one of its calls has."""
+    out = tmp_path / "out"
+    given = ["--steps", 8, "--slices", 2, "--placement", "slice", "--verify", "--call-limit", 2]
+    model = ["--model", f"{NETWORKS}:sleeps", "--out", out]
+    environment = {"STUCK_ON": "0", "STUCK_AT": "9"}
+    ended = launch("sample", *model, *given, ranks=2, environment=environment)
+    assert ended.code == 1, ended
+    assert re.search(r"rank 0 on \S+: a network call at slice \d, iteration 0, step \d", ended.err)
+    assert len(Manifest.read(out).rows) == 3
+
+
+@pytest.mark.alone
+@pytest.mark.parametrize(("how", "ranks"), [("keeps_the_lock", 1), ("sleeps", 2)])
+def test_sigterm_ends_every_rank_within_ten_seconds_whatever_it_does(tmp_path, how, ranks):
+    """Also where it is sent to mpiexec alone; the calls themselves may take 10 minutes."""
+    out = tmp_path / "out"
+    given = ["--model", f"{NETWORKS}:{how}", "--out", out, *RUN, "--watchdog", "off"]
+    stuck = {"STUCK_ON": str(ranks - 1)}
+    process = start("sample", *given, ranks=ranks, environment=stuck)
+    deadline = time.monotonic() + 60
+    while not (out / "run.h5").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    time.sleep(2)
+    process.terminate()
+    begun = time.monotonic()
+    _, said = process.communicate(timeout=30)
+    assert time.monotonic() - begun < 10
+    assert process.returncode != 0
+    assert f"rank {ranks - 1} on " in said
+    assert "did not end within 8 s of SIGTERM and was killed" in said
+    assert all_ended(out)
+
+
+@pytest.mark.alone
+@pytest.mark.parametrize("ranks", [1, 4])
+@pytest.mark.parametrize("kind", ["GeneratorExit", "StopsAll"])
+def test_what_is_no_exception_is_told_as_one(tmp_path, kind, ranks):
+    given = ["--model", f"{NETWORKS}:raises_what_is_no_exception", "--out", tmp_path / "out", *RUN]
+    ended = launch("sample", *given, ranks=ranks, environment={"RAISES": kind})
+    assert ended.code == 1, ended
+    who = rf"rank {ranks - 1} on \S+: the network failed at slice \d, iteration \d, step \d+:"
+    assert len(re.findall(who, ended.err)) == 1
+    assert ended.err.count(f"{kind}: enough") == 1
 
 
 def all_ended(folder):
