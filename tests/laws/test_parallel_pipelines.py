@@ -188,6 +188,6 @@ def test_four_ranks_end_with_the_pipelines_bits(tmp_path):
     paths = {"PYTHONPATH": os.pathsep.join(sys.path)}
     ended = launch(program=["-c", FOUR], ranks=4, cwd=tmp_path, environment=paths, timeout=280)
     assert ended.code == 0, ended.err
-    said = [line for line in ended.out.splitlines() if line.startswith("REFUSED")]
+    said = ended.out.split("REFUSED ")[1:]  # a launcher may put words of two ranks on one line
     assert len(said) == 4
-    assert all("rank 2 on " in line and "has other weights" in line for line in said)
+    assert all("rank 2 on " in one and "has other weights" in one for one in said)
