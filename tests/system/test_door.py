@@ -144,6 +144,7 @@ def test_beside_a_thread_of_the_program_whose_process_is_left_as_it_was(world, m
     thread = threading.Thread(target=lambda: [turns.append(1) for _ in iter(over.is_set, True)])
     thread.start()
     torch.set_num_threads(2)
+    pd.sample(mixture, pd.Window(5), comm=comm_of(world), **GIVEN)  # MPI opens files of its own
     before = state_of_the_process()
     out = world.share(tmp_path)
     for number in range(2):
